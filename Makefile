@@ -1,0 +1,54 @@
+# The verbs of the project; `make help` lists them.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help env demo test check style types layers unit integration bench crash lock clean
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: .venv/ready  ## the environment in .venv, with pinned dependencies
+
+.venv/ready: requirements-dev.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "aiologs needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: env  ## the main job on sample logs, into an embedded store
+	@$(BIN)/python -m bench.demo
+
+test: env check unit integration  ## all tests; in CI (CI=true) none may be skipped
+
+check: style types layers  ## style, types and layers
+
+style: env
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: env
+	$(BIN)/mypy
+
+layers: env
+	$(BIN)/lint-imports
+
+unit: env
+	$(BIN)/pytest tests --ignore tests/integration --ignore tests/crash
+
+integration: env
+	tests/services/with-services $(BIN)/pytest tests/integration tests/crash
+
+bench: env  ## the reference job, measured beside the handwritten yardstick
+	$(BIN)/python -m bench.run
+
+crash: env  ## the crash tests in full length
+	AIOLOGS_CRASH=long tests/services/with-services $(BIN)/pytest tests/crash
+
+lock: env  ## pin the dependencies again
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --output-file requirements.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --group dev --output-file requirements-dev.txt pyproject.toml
+
+clean:
+	rm -rf .venv var dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,284 @@
+"""Every type that crosses a boundary between the parts of aiologs. Read this first.
+
+A record's way: an **input** reads records and hands a `Batch` of them to `deliver()`; **delivery** gives its
+bytes to the **chain** (decode → stages → encode, in a worker process), writes the `Documents` that come back
+to every **output**, and returns. That return is the acknowledgement: every record of the batch is now stored,
+parked or set aside, durably. There are no acknowledgement callbacks.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+
+import orjson
+
+if TYPE_CHECKING:
+    import asyncio
+
+Event = dict[str, Any]
+"""What orjson gives and takes. Reserved keys: `@index` (where it goes), `@id` (its document id) and `@raw`."""
+
+INDEX, ID, RAW = "@index", "@id", "@raw"
+RESERVED = (INDEX, ID, RAW)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Undecoded records as an input read them.
+
+    Kept until it is acknowledged: it is the truth for a second run and for dead letters.
+    """
+
+    input: str
+    """The input's name in the configuration; it selects the decoder."""
+    block: bytes
+    """The records, one after the other."""
+    identity: str
+    """With a record's position it gives the document id: the same on every re-read of the same record.
+    JSON-safe ASCII without quotes."""
+    base: int = 0
+    """Where the block begins in its source, in bytes of uncompressed text."""
+    ends: array[int] | None = None
+    """The offset in `block` behind each record (type code "Q"); None: records end at each newline."""
+    positions: Sequence[int] | None = None
+    """Where each record stands in its source; None: `base` + the offset of its first byte in `block`."""
+    ids: Sequence[str] | None = None
+    """Document ids that the client gave, one a record; None: identity and position make them."""
+    origin: Mapping[str, str | int] = field(default_factory=dict)
+    """What is true of every record of the batch, under ECS names: `host.name`, `log.file.path` …
+    A record that has the field (or the object it stands in) keeps its own."""
+    refuse: bool = False
+    """Records that the chain can't process are only reported in the outcome, not set aside:
+    for inputs whose client gets the answer."""
+
+    def records(self) -> list[bytes]:
+        """The records without their newline and a carriage return before it; an empty line is an empty record."""
+        if self.ends is not None:
+            start, records = 0, []
+            for end in self.ends:
+                records.append(self.block[start:end])
+                start = end
+            return records
+        lines = self.block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        if b"\r" in self.block:
+            return [line[:-1] if line.endswith(b"\r") else line for line in lines]
+        return lines
+
+    def places(self) -> Sequence[int]:
+        """Where each record stands in its source, in the order of `records()`."""
+        if self.positions is not None:
+            return self.positions
+        if self.ends is not None:
+            return [self.base, *(self.base + end for end in self.ends[:-1])] if self.ends else []
+        places, at = [], self.base
+        for line in self.block.split(b"\n"):
+            places.append(at)
+            at += len(line) + 1
+        if self.block.endswith(b"\n") or not self.block:
+            places.pop()
+        return places
+
+    def document_ids(self) -> list[str]:
+        """The document id of each record, in the order of `records()`."""
+        if self.ids is not None:
+            return list(self.ids)
+        identity = self.identity
+        return [f"{identity}-{place}" for place in self.places()]
+
+
+class Refusal(NamedTuple):
+    """A record that was not stored: where it stands in its batch (0-based) and why, for the client."""
+
+    record: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How a batch ended. Whatever `refused` does not name is stored, already there, parked, dropped or set aside."""
+
+    refused: list[Refusal] = field(default_factory=list)
+
+
+class Full(Exception):
+    """Delivery has no room now; `retry_after` says in how many seconds to ask again."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__(f"no room for more records; try again in {retry_after:g} s")
+        self.retry_after = retry_after
+
+
+class Deliver(Protocol):
+    """What an input hands its batches to."""
+
+    def __call__(self, batch: Batch, *, wait: bool = True) -> Awaitable[Outcome]:
+        """Return when every record of the batch is durable; with `wait=False` raise `Full` instead of waiting
+        for room.
+        """
+        ...
+
+
+class Positions(Protocol):
+    """The durable key-value store of one input: where it stands in each of its sources."""
+
+    def load(self) -> dict[str, dict[str, Any]]:
+        """All entries as they were last committed."""
+        ...
+
+    def put(self, key: str, value: dict[str, Any]) -> None:
+        """Set an entry; it is written with the next commit tick (a fraction of a second later)."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Forget an entry, with the next commit tick."""
+        ...
+
+    damaged: bool
+    """True after the stored positions were lost to damage: read again from the beginning, whatever `start:` says."""
+
+
+@dataclass(slots=True)
+class Context:
+    """What the engine gives an input or output beside its options."""
+
+    name: str
+    """Its name in the configuration."""
+    host: str
+    """The name of this host, as it goes into identities and documents."""
+    positions: Positions
+    gauge: Callable[[str, float, Mapping[str, str]], None] = lambda *_: None
+    """Set a gauge of the metrics: its name without prefix, the value, labels."""
+    count: Callable[[str, int, Mapping[str, str]], None] = lambda *_: None
+    """Add to a counter of the metrics: its name without prefix and `_total`, how many, labels."""
+    once: bool = False
+    """Work off what is there, then return from `run`."""
+
+
+@runtime_checkable
+class Input(Protocol):
+    """Reads records from somewhere. Its class has `Options` (pydantic) and is built as `Class(options, context)`."""
+
+    async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
+        """Hand batches to `deliver` until `stop` is set; then cease reading, await what is under way and return.
+
+        Only the deadline of the daemon cancels it. An exception ends the daemon with a message.
+        """
+        ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """A stage that can also stand at the head of the chain, as an input's `decode:`."""
+
+    def decode(self, records: list[bytes]) -> list[Event]:
+        """One event a record, in order, or several where a record holds several (then it is asked record by
+        record). Raises on a record that it can't read.
+        """
+        ...
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """Takes a batch's events and returns them: changed in place, fewer, or more.
+
+    Its class has `Options` (pydantic, extra="forbid") and is built as `Class(options)`. It has no error API: it
+    raises, and the chain runs that batch again record by record, so that only the bad record is set aside. So it
+    is a function of its events: what it makes up, it derives from `@id`. It does no I/O when called.
+
+    Optional, looked up on the instance:
+
+    - `reads` and `adds` (frozensets of top-level field names): it reads only these fields, changes none of them,
+      and only sets those that it adds. When every stage says so, the chain decodes just those fields and splices
+      what is added into the record's own bytes, which costs a third.
+    - `touches(block) -> list[int]`: the offsets in undecoded bytes (ascending) at which it may have to change
+      something; a record without one it would leave alone. Such a stage changes events in place, returns them
+      all, and is only given events decoded whole. It may not have `reads` and `adds`.
+    - `counts` (dict[str, int]): what it counted, by rule; the chain takes and clears it with every batch.
+    - `refresh()`: called between batches, about every ten seconds: the place to notice a changed file.
+    - `gauges() -> dict[str, float]`: values for the metrics, by name without prefix; asked about every ten seconds.
+    """
+
+    def __call__(self, events: list[Event]) -> list[Event]:
+        """Change the events of a batch."""
+        ...
+
+
+@dataclass(slots=True)
+class Documents:
+    """The documents of one batch for one index, in the form of a bulk body."""
+
+    index: str
+    body: bytes
+    """NDJSON: an action line `{"create":{"_index":…,"_id":…}}`, its document, and so on, each with a newline."""
+    count: int
+
+    def pairs(self) -> Iterator[tuple[str, bytes]]:
+        """Each document's id and its JSON."""
+        lines = iter(self.body.split(b"\n"))
+        for action in lines:
+            if action:
+                yield orjson.loads(action)["create"]["_id"], next(lines)
+
+
+def bulk(index: str, pairs: Sequence[tuple[str, bytes]]) -> Documents:
+    """Documents of one index from ids and JSON: the reverse of `Documents.pairs`."""
+    lines = [line for id_, document in pairs for line in (action(index, id_), document)]
+    return Documents(index, b"\n".join([*lines, b""]), len(pairs))
+
+
+def action(index: str, id_: str) -> bytes:
+    """The action line of one document, without a newline."""
+    return b'{"create":{"_index":' + orjson.dumps(index) + b',"_id":' + orjson.dumps(id_) + b"}}"
+
+
+Payload = list[Documents]
+"""All the documents of a batch, one entry an index."""
+
+
+@dataclass(slots=True, frozen=True)
+class Refused:
+    """A document that an output will never take, and why."""
+
+    index: str
+    id: str
+    document: bytes
+    reason: str
+
+
+@dataclass(slots=True)
+class Written:
+    """What an output did with a payload; `stored` + `already` + refused + the counts of `late` is its size."""
+
+    stored: int = 0
+    already: int = 0
+    refused: list[Refused] = field(default_factory=list)
+    late: list[tuple[Documents, str]] = field(default_factory=list)
+    """What is not stored though its neighbours are (a blocked index), each with the reason: to be parked."""
+
+
+@runtime_checkable
+class Output(Protocol):
+    """Stores documents. Its class has `Options` (pydantic) and is built as `Class(options, context)`."""
+
+    async def start(self) -> None:
+        """Open what is needed; raises `Unusable` where it can never work. It does not wait for a server."""
+        ...
+
+    async def write(self, payload: Payload) -> Written:
+        """Store the payload durably. It retries for as long as nothing at all is taken (the server is away: the
+        inputs wait), and returns what will never be stored and what is late while its neighbours are stored.
+        """
+        ...
+
+    async def stop(self) -> None:
+        """Close everything."""
+        ...
+
+
+class Unusable(Exception):
+    """A part can't work as it is configured: the message says what, where and what to do."""

@@ -1,0 +1,1 @@
+"""Where documents go: one module, one class, one `type:` in the configuration."""

@@ -1,0 +1,1 @@
+"""What happens to events on the way: one module, one stage."""
