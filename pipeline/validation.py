@@ -1,0 +1,64 @@
+"""pydantic's errors as problems at places in a YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from pipeline.registry import nearest
+from pipeline.yaml_positions import Mark, Place, Problem, Tree
+
+
+def problems(
+    error: ValidationError, model: type[BaseModel], tree: Tree, place: Place, beside: AbstractSet[str]
+) -> list[Problem]:
+    """What `error` says about the mapping at `place`, which `model` did not take.
+
+    `beside` are keys that may stand there though the model does not know them, for the nearest name.
+    """
+    found: dict[Mark, Problem] = {}
+    for each in error.errors(include_url=False, include_input=False, include_context=False):
+        problem = _problem(each["type"], each["msg"], each["loc"], model, tree, place, beside)
+        # One value may be wrong for every branch of a union.
+        first = found.setdefault(problem.mark, problem)
+        if problem.message not in first.message:
+            found[problem.mark] = Problem(problem.mark, f"{first.message}; or: {problem.message}")
+    return list(found.values())
+
+
+def _problem(
+    kind: str, message: str, loc: Place, model: type[BaseModel], tree: Tree, place: Place, beside: AbstractSet[str]
+) -> Problem:
+    at = place
+    for step in loc:  # beside keys and positions it holds names of the branches of a union
+        if (*at, step) in tree.marks:
+            at = (*at, step)
+    last = str(loc[-1]) if loc else ""
+    if kind == "extra_forbidden":
+        known = _fields(model, loc[:-1]) | (beside if len(loc) == 1 else set())
+        return Problem(tree.key(at), f"unknown key {last!r}{nearest(last, sorted(known))}")
+    if kind == "missing":
+        return Problem(tree.key(at), f"{last!r} is missing")
+    if kind in {"model_type", "dict_type"}:
+        return Problem(tree.mark(at), "keys with values must stand here")
+    keys = ".".join(str(step) for step in at[len(place) :])
+    return Problem(tree.mark(at), f"{keys}{': ' if keys else ''}{message.removeprefix('Value error, ')}")
+
+
+def _fields(model: type[BaseModel], way: Place) -> set[str]:
+    """The keys that are known where `way` leads from a model."""
+    models = [model]
+    for step in way:
+        found = [each.model_fields[str(step)].annotation for each in models if str(step) in each.model_fields]
+        models = [inner for annotation in found for inner in _models(annotation)] or models
+    return {field.alias or name for each in models for name, field in each.model_fields.items()}
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models(inner)
