@@ -1,0 +1,25 @@
+import pytest
+
+from tests.crash.daemon import Daemon
+from tests.crash.elastic import elastic
+
+
+@pytest.fixture(scope="session")
+def fresh_elastic():
+    """Makes a fake Elasticsearch."""
+    return elastic
+
+
+@pytest.fixture
+def store():
+    """An empty fake Elasticsearch."""
+    with elastic() as fake:
+        yield fake
+
+
+@pytest.fixture
+def daemon(tmp_path, store):
+    """A daemon that writes to the fake Elasticsearch; not started yet."""
+    daemon = Daemon(tmp_path, {"es": {"type": "elasticsearch", "hosts": [store.url]}})
+    yield daemon
+    daemon.close()

@@ -1,0 +1,136 @@
+"""A fake Elasticsearch in a process of its own: it keeps documents by (index, id) in memory and counts what came.
+
+Documents carry a running number `n`. It outlives the daemons of a test, so it knows what was sent twice.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+
+import orjson
+from aiohttp import web
+
+ABOUT = {"name": "fake", "version": {"number": "9.2.0", "build_flavor": "default"}, "tagline": "You Know, for Search"}
+
+
+@dataclass
+class Findings:
+    """What the fake knows of the numbers that should have come."""
+
+    missing: list[int]
+    twice: list[int]
+    stored: int
+    repeats: int
+    """How often a document was sent that was there already."""
+    busiest: int
+    """The most documents that came within the seconds asked about."""
+
+
+class Store:
+    """What was accepted."""
+
+    def __init__(self) -> None:
+        self.ids: set[tuple[str, str]] = set()
+        self.numbers: Counter[int] = Counter()
+        self.repeats = 0
+        self.arrivals: list[tuple[float, int]] = []
+        """When each request came, and how many documents it had."""
+
+    def item(self, action: bytes, document: bytes) -> str:
+        target = orjson.loads(action)["create"]
+        key = (target["_index"], target["_id"])
+        status = 409 if key in self.ids else 201
+        if status == 409:
+            self.repeats += 1
+        else:
+            self.ids.add(key)
+            self.numbers[orjson.loads(document)["n"]] += 1
+        return f'{{"create":{{"_index":"{key[0]}","_id":"{key[1]}","status":{status}}}}}'
+
+    async def bulk(self, request: web.Request) -> web.Response:
+        lines = (await request.read()).split(b"\n")
+        items = [self.item(action, document) for action, document in zip(lines[::2], lines[1::2], strict=False)]
+        self.arrivals.append((time.monotonic(), len(items)))
+        return self.answer(f'{{"took":1,"errors":true,"items":[{",".join(items)}]}}')
+
+    async def oracle(self, request: web.Request) -> web.Response:
+        numbers = range(int(request.query["numbers"]))
+        missing = [n for n in numbers if n not in self.numbers]
+        twice = [n for n, count in self.numbers.items() if count > 1]
+        findings = Findings(missing, twice, len(self.ids), self.repeats, self.busiest(float(request.query["seconds"])))
+        return web.json_response(asdict(findings))
+
+    def busiest(self, seconds: float) -> int:
+        """The most documents that came within so many seconds."""
+        most = count = first = 0
+        for moment, size in self.arrivals:
+            count += size
+            while self.arrivals[first][0] < moment - seconds:
+                count -= self.arrivals[first][1]
+                first += 1
+            most = max(most, count)
+        return most
+
+    async def about(self, _: web.Request) -> web.Response:
+        return self.answer(json.dumps(ABOUT))
+
+    @staticmethod
+    def answer(text: str) -> web.Response:
+        return web.Response(
+            text=text,
+            content_type="application/vnd.elasticsearch+json",
+            headers={"X-Elastic-Product": "Elasticsearch"},
+        )
+
+
+@dataclass
+class Elastic:
+    """The fake, seen from the test."""
+
+    url: str
+
+    def findings(self, numbers: int, seconds: float = 1) -> Findings:
+        """About the numbers below this one, and the busiest of so many seconds."""
+        query = f"numbers={numbers}&seconds={seconds}"
+        with urllib.request.urlopen(f"{self.url}/_oracle?{query}", timeout=60) as reply:
+            return Findings(**json.load(reply))
+
+
+@contextmanager
+def elastic() -> Iterator[Elastic]:
+    """A fake Elasticsearch for the time of a block."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        process = subprocess.Popen([sys.executable, __file__, str(listener.fileno())], pass_fds=[listener.fileno()])
+    try:
+        fake = Elastic(f"http://127.0.0.1:{port}")
+        fake.findings(0)  # the socket listens from the first; this waits for an answer
+        yield fake
+    finally:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    store = Store()
+    app = web.Application(client_max_size=1 << 30)
+    app.add_routes(
+        [
+            web.get("/", store.about),
+            web.get("/_oracle", store.oracle),
+            web.post("/_bulk", store.bulk),
+            web.put("/_bulk", store.bulk),
+        ]
+    )
+    web.run_app(app, sock=socket.socket(fileno=int(sys.argv[1])), print=lambda *_: None)
+
+
+if __name__ == "__main__":
+    main()
