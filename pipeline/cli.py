@@ -1,5 +1,148 @@
-"""The command line."""
+"""The command line.
+
+Exit codes: 0 all is well · 1 the command ran and found a problem (a mistake in the file that `check` looked at, a
+record that fails, a daemon that ended with an error) · 2 it could not run: wrong usage, or a configuration that does
+not work.
+"""
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that `--version` and `check` start fast
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from pipeline import __version__
+from pipeline.contract import Unusable
+
+app = typer.Typer(
+    name="aiologs",
+    help="A log pipeline daemon: files, HTTP, Beats and Kafka into Elasticsearch; nothing lost, nothing twice.",
+    epilog="Exit codes: 0 all is well, 1 a problem was found, 2 the command could not run.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # it would print local variables, and with them events and secrets
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+File = Annotated[
+    Path, typer.Option("--config", "-c", envvar="AIOLOGS_CONFIG", metavar="FILE", help="The configuration file.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+DEFAULT = Path("/etc/aiologs/aiologs.yaml")
 
 
 def main() -> None:
-    """Run a command."""
+    """Run a command; what a user can mend ends with a message instead of a traceback."""
+    try:
+        app()
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"aiologs {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """A log pipeline daemon: files, HTTP, Beats and Kafka into Elasticsearch; nothing lost, nothing twice."""
+
+
+@app.command(epilog="Example: aiologs run -c config/demo.yaml --once")
+def run(
+    config: File = DEFAULT,
+    once: Annotated[bool, typer.Option("--once", help="Work off what is there, then exit.")] = False,
+) -> None:
+    """Run the daemon. SIGTERM or Ctrl-C stops it after what is under way."""
+    from pipeline import daemon
+
+    raise typer.Exit(daemon.run(config, once=once))
+
+
+@app.command(epilog="Example: aiologs check -c config/aiologs.yaml --connect")
+def check(
+    config: File = DEFAULT,
+    connect: Annotated[
+        bool, typer.Option("--connect", help="Also try the servers, files and addresses that it names.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Check a configuration file and run its tests; exit code 1 where something is wrong."""
+    from pipeline.check import check as look
+
+    report = look(config, connect=connect)
+    print(_dumps(report) if json else report)
+    raise typer.Exit(1 if report.problems else 0)
+
+
+@app.command(epilog="Example: tail -n 1 app.log | aiologs explain -c config/demo.yaml --input app")
+def explain(
+    record: Annotated[str, typer.Argument(help="The record; - reads one from each line of the standard input.")] = "-",
+    config: File = DEFAULT,
+    source: Annotated[
+        str | None, typer.Option("--input", metavar="NAME", help="The input that would read it; else the first.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what each stage does to a record, offline; exit code 1 where it would be set aside."""
+    from pipeline.config import load
+    from pipeline.explain import Walk
+    from pipeline.registry import nearest
+
+    loaded = load(config)
+    source = source or next(iter(loaded.inputs))
+    if source not in loaded.inputs:
+        raise typer.BadParameter(f"there is no input {source!r}{nearest(source, list(loaded.inputs))}")
+    walk, failed = Walk(loaded), False
+    lines = sys.stdin.buffer.read().splitlines() if record == "-" else [record.encode(errors="surrogateescape")]
+    for line in filter(None, lines):
+        explanation = walk.follow(line, source)
+        failed = failed or explanation.failed is not None
+        print(_dumps(explanation) if json else explanation)
+    raise typer.Exit(1 if failed else 0)
+
+
+@app.command(epilog="Examples: aiologs stages; aiologs stages geoip; aiologs stages --kind output elasticsearch")
+def stages(
+    name: Annotated[str | None, typer.Argument(help="Show this one with its options.")] = None,
+    kind: Annotated[Literal["stage", "input", "output"], typer.Option(help="What to list.")] = "stage",
+    json: Json = False,
+) -> None:
+    """List the stages, or the inputs or outputs, that there are; or show one with its options."""
+    from pipeline.registry import Unknown, describe, names
+
+    try:
+        parts = [describe(kind, each) for each in ([name] if name else names(kind))]
+    except Unknown as error:
+        raise typer.BadParameter(str(error)) from error
+    if json:
+        print(_dumps(parts[0] if name else parts))
+    elif name:
+        print(parts[0])
+    else:
+        width = max(len(part.name) for part in parts)
+        print("\n".join(f"{part.name:<{width}}  {part.summary}" for part in parts))
+
+
+@app.command(epilog="Example: aiologs schema > aiologs.schema.json")
+def schema() -> None:
+    """Print the JSON schema of the configuration file, for editors."""
+    from pipeline.schema import schema as made
+
+    print(_dumps(made()))
+
+
+def _dumps(value: object) -> str:
+    import orjson
+
+    return orjson.dumps(value, default=str, option=orjson.OPT_INDENT_2).decode()

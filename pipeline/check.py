@@ -1,0 +1,137 @@
+"""What `aiologs check` finds: the file itself, its stages, its tests, and with `--connect` what it names."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline import registry
+from pipeline.chain import Chain, Processed
+from pipeline.config import Config, ConfigError, load
+from pipeline.contract import Batch, Unusable
+from pipeline.fields import getter
+from pipeline.settings import Expectation
+
+_ENVIRONMENT = (Unusable, OSError)
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that was found; without problems the configuration is good."""
+
+    path: str
+    problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    found: list[str] = field(default_factory=list)
+    """What was looked at and is in order."""
+
+    def __str__(self) -> str:
+        """The report, for people."""
+        if self.problems:
+            count = f"{len(self.problems)} problem{'s' * (len(self.problems) > 1)}"
+            return "\n".join([*self.warnings, *self.problems, f"{self.path}: {count}"])
+        return "\n".join([*self.warnings, f"{self.path}: OK", *(f"  {line}" for line in self.found)])
+
+
+def check(path: Path, *, connect: bool = False) -> Report:
+    """Check a configuration file. Never raises for what is wrong in it or with what it names."""
+    report = Report(str(path))
+    try:
+        config = load(path)
+    except ConfigError as error:
+        report.problems = error.texts
+        return report
+    report.found = _parts(config)
+    chain = _chain(config, report, connect=connect)
+    if chain is not None:
+        report.warnings += chain.warnings
+        _run_tests(config, chain, report)
+    elif config.tests:
+        report.warnings.append("tests: not run, because not every stage can be built here")
+    if connect:
+        from pipeline.probe import probe  # noqa: PLC0415 - sockets and TLS are only for --connect
+
+        for what, problem in probe(config):
+            report.found.append(what) if problem is None else report.problems.append(f"{what}: {problem}")
+    return report
+
+
+def _parts(config: Config) -> list[str]:
+    inputs = ", ".join(f"{part.name} ({part.type}, {part.decode.type})" for part in config.inputs.values())
+    outputs = ", ".join(f"{part.name} ({part.type})" for part in config.outputs.values())
+    stages = " → ".join(spec.name for spec in config.stages)
+    return [f"inputs   {inputs}", f"stages   {stages}", f"outputs  {outputs}"]
+
+
+def _chain(config: Config, report: Report, *, connect: bool) -> Chain | None:
+    """The chain; None where a stage can't be built, with the reason in the report.
+
+    A file that is missing here (a GeoIP database) is no mistake in the configuration: only `--connect` minds.
+    """
+    try:
+        return Chain(config.chain_spec())
+    except Exception:  # noqa: BLE001 - the loop below finds which stage it was
+        for name, error in _unbuildable(config):
+            message = config.problem(config.mark(name), f"{name}: {error}")
+            known = isinstance(error, _ENVIRONMENT) and not connect
+            (report.warnings if known else report.problems).append(f"warning: {message}" if known else message)
+        return None
+
+
+def _unbuildable(config: Config) -> Iterator[tuple[str, Exception]]:
+    spec = config.chain_spec()
+    for each in [*spec.stages, *spec.decoders.values()]:
+        try:
+            registry.find("stage", each.type)(each.options)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it goes to the author of the configuration
+            yield each.name, error
+
+
+def _run_tests(config: Config, chain: Chain, report: Report) -> None:
+    for n, test in enumerate(config.tests):
+        wrong = list(_differences(test, _run(config, chain, test)))
+        if wrong:
+            report.problems.append(config.problem(config.test_marks[n], f"test {test.name!r}: {'; '.join(wrong)}"))
+    if config.tests:
+        report.found.append(f"tests    {len(config.tests)}")
+
+
+def _run(config: Config, chain: Chain, test: Expectation) -> Processed:
+    record = test.input.encode() if isinstance(test.input, str) else orjson.dumps(test.input)
+    return chain.run(Batch(test.source or next(iter(config.inputs)), record, "test", ends=array("Q", [len(record)])))
+
+
+def _differences(test: Expectation, processed: Processed) -> Iterator[str]:
+    """How what became of the record differs from what the test expects."""
+    results = _results(processed)
+    expected = test.expect if isinstance(test.expect, list) else [test.expect]
+    if len(results) != len(expected):
+        yield f"expected {len(expected)} documents, got {len(results)}"
+        return
+    for result, wanted in zip(results, expected, strict=True):
+        if "@failed" in result and "@failed" not in wanted:
+            yield f"set aside by {result['@failed']}: {result['@reason']}"
+            continue
+        for path, value in wanted.items():
+            if (actual := getter(path)(result)) != value:
+                yield f"{path} is {_shown(actual)}, expected {_shown(value)}"
+
+
+def _results(processed: Processed) -> list[dict[str, Any]]:
+    """Each document with its index and id; each failure with its stage and reason."""
+    failed = [{"@failed": failure.stage, "@reason": failure.reason} for failure in processed.failures]
+    stored = [
+        {**orjson.loads(body), "@index": documents.index, "@id": id_}
+        for documents in processed.documents
+        for id_, body in documents.pairs()
+    ]
+    return [*failed, *sorted(stored, key=lambda each: str(each["@id"]))]
+
+
+def _shown(value: Any) -> str:
+    return orjson.dumps(value, default=str).decode()

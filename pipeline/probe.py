@@ -1,0 +1,109 @@
+"""`check --connect`: whether the servers and files that a configuration names can be reached from here.
+
+What to try is known by the names of options: `paths` and `path` are files, `brokers` are Kafka's addresses, `hosts`
+are URLs of Elasticsearch. What listens is not tried: the daemon itself may hold the address.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from glob import glob
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import SecretStr
+
+from pipeline.config import Config, InputPart, OutputPart
+
+SECONDS = 5.0
+"""How long each server may take to answer."""
+
+Result = tuple[str, str | None]
+"""What was tried, with what was learned, and what is wrong with it."""
+
+
+def probe(config: Config) -> Iterator[Result]:
+    """Try everything that the inputs and outputs name, and whether `data_dir` can be written to."""
+    yield _writable("data_dir", config.data_dir)
+    parts: list[InputPart | OutputPart] = [*config.inputs.values(), *config.outputs.values()]
+    for part in parts:
+        for option, attempt in _ATTEMPTS.items():
+            value = getattr(part.options, option, None)
+            for each in value if isinstance(value, list) else [value] if value else []:
+                yield attempt(part.name, each, part.options)
+
+
+def _files(name: str, pattern: Any, _: Any) -> Result:
+    found = glob(str(pattern), recursive=True)  # noqa: PTH207 - pathlib's has no absolute patterns
+    unreadable = [path for path in found if not os.access(path, os.R_OK)]
+    what = f"{name}: {pattern}: {len(found)} file{'s' * (len(found) != 1)}"
+    return what, f"no permission to read {', '.join(unreadable[:3])}" if unreadable else None
+
+
+def _output_file(name: str, path: Any, _: Any) -> Result:
+    return _writable(name, Path(path).parent)
+
+
+def _writable(name: str, folder: Path) -> Result:
+    """Whether a folder can be written to, or made where it is missing."""
+    existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    problem = None if os.access(existing, os.W_OK | os.X_OK) else f"no permission to write to {existing}"
+    return f"{name}: {folder}", problem
+
+
+def _broker(name: str, address: Any, _: Any) -> Result:
+    host, _, port = str(address).rpartition(":")
+    what = f"{name}: {address}"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), SECONDS).close()
+    except (OSError, ValueError) as error:
+        return what, f"no answer: {error}"
+    return f"{what}: answers", None
+
+
+def _elasticsearch(name: str, url: Any, options: Any) -> Result:
+    what = f"{name}: {url}"
+    request = urllib.request.Request(str(url), headers=_authorization(options))  # noqa: S310 - the operator's own URL
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS, context=_context(options)) as answer:  # noqa: S310
+            about = orjson.loads(answer.read())
+        return f"{what}: cluster {about['cluster_name']}, version {about['version']['number']}", None
+    except urllib.error.HTTPError as error:
+        return what, f"answers {error.code} {error.reason}: look at the credentials"
+    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+        return what, f"no answer as Elasticsearch gives: {str(getattr(error, 'reason', None) or error).strip()}"
+
+
+def _authorization(options: Any) -> dict[str, str]:
+    key, user, password = (_plain(getattr(options, name, None)) for name in ("api_key", "username", "password"))
+    if key:
+        return {"Authorization": f"ApiKey {key}"}
+    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"} if user else {}
+
+
+def _plain(secret: Any) -> str:
+    return str(secret.get_secret_value()) if isinstance(secret, SecretStr) else str(secret or "")
+
+
+def _context(options: Any) -> ssl.SSLContext:
+    ca, certificate, key = (getattr(options, name, None) for name in ("ca", "certificate", "key"))
+    context = ssl.create_default_context(cafile=ca)
+    if certificate:
+        context.load_cert_chain(certificate, key)
+    return context
+
+
+_ATTEMPTS: dict[str, Callable[[str, Any, Any], Result]] = {
+    "paths": _files,
+    "path": _output_file,
+    "brokers": _broker,
+    "hosts": _elasticsearch,
+}

@@ -1,0 +1,209 @@
+import io
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orjson
+import pytest
+
+from pipeline import __version__, cli, registry
+
+PART = '''
+"""Does something.
+
+More about it.
+"""
+from pydantic import BaseModel, Field
+
+class Part:
+    class Options(BaseModel, extra="forbid"):
+        size: int = Field(default=1, description="How large.")
+    def __init__(self, options):
+        pass
+    def decode(self, records):
+        import orjson
+        return [orjson.loads(record) for record in records]
+    def __call__(self, events):
+        return [{**event, "@index": "logs"} for event in events]
+'''.lstrip()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def parts(tmp_path_factory):
+    """Packages of made-up inputs, stages and outputs."""
+    folder = tmp_path_factory.mktemp("parts")
+    for package, names in {
+        "fake_inputs": ["file"],
+        "fake_stages": ["json", "route"],
+        "fake_outputs": ["store"],
+    }.items():
+        (folder / package).mkdir()
+        for name in names:
+            (folder / package / f"{name}.py").write_text(PART)
+        (folder / package / "__init__.py").touch()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        for kind in ("input", "stage", "output"):
+            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+        yield
+    for name in [name for name in sys.modules if name.startswith("fake_")]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def aiologs(monkeypatch, capsys):
+    """Run the command; gives its exit code, what it printed, and its errors."""
+
+    def run(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["aiologs", *map(str, arguments)])
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "aiologs.yaml"
+    path.write_text(f"data_dir: {tmp_path}\ninputs: {{app: {{type: file}}}}\noutputs: {{es: {{type: store}}}}\n")
+    return path
+
+
+@pytest.fixture
+def wrong(tmp_path):
+    path = tmp_path / "wrong.yaml"
+    path.write_text("inptus: {}")
+    return path
+
+
+def test_the_version_is_printed(aiologs):
+    assert aiologs("--version") == (0, f"aiologs {__version__}\n", "")
+
+
+def test_without_a_command_there_is_help(aiologs):
+    code, out, err = aiologs()
+    assert code == 2
+    assert "explain" in out + err
+
+
+@pytest.mark.parametrize("command", ["run", "check", "explain", "stages", "schema"])
+def test_every_command_has_help_with_an_example(aiologs, command):
+    code, out, _ = aiologs(command, "--help")
+    assert code == 0
+    assert f"aiologs {command}" in out[out.index("Example") :]
+
+
+def test_check_of_a_good_file(aiologs, config):
+    code, out, _ = aiologs("check", "-c", config)
+    assert code == 0
+    assert out.startswith(f"{config}: OK\n")
+
+
+def test_check_of_a_file_with_mistakes(aiologs, wrong):
+    code, out, _ = aiologs("check", "-c", wrong)
+    assert code == 1
+    assert "unknown key 'inptus'; did you mean 'inputs'" in out
+
+
+def test_check_for_programs(aiologs, config, wrong):
+    code, out, _ = aiologs("check", "-c", config, "--json")
+    assert code == 0
+    assert orjson.loads(out)["problems"] == []
+    code, out, _ = aiologs("check", "-c", wrong, "--json")
+    assert code == 1
+    assert len(orjson.loads(out)["problems"]) == 3
+
+
+def test_check_with_connect_tries_what_is_named(aiologs, config):
+    code, out, _ = aiologs("check", "-c", config, "--connect")
+    assert code == 0
+    assert f"data_dir: {config.parent}" in out
+
+
+def test_the_file_may_be_named_by_the_environment(aiologs, config, monkeypatch):
+    monkeypatch.setenv("AIOLOGS_CONFIG", str(config))
+    assert aiologs("check")[0] == 0
+
+
+def test_explain_shows_the_way_of_a_record(aiologs, config):
+    code, out, _ = aiologs("explain", "-c", config, '{"a": "ü"}')
+    assert code == 0
+    assert "stored in logs as explain-0" in out
+
+
+def test_explain_reads_records_from_the_standard_input(aiologs, config):
+    code, out, _ = aiologs("explain", "-c", config, "--json", stdin=b'{"a": 1}\n\nno JSON\n')
+    assert code == 1
+    first, second = (orjson.loads(text) for text in out.replace("}\n{", "}\0{").split("\0"))
+    assert first["documents"][0]["document"] == {"a": 1}
+    assert second["failed"]["stage"] == "decode"
+
+
+def test_explain_of_an_unknown_input_names_the_nearest(aiologs, config):
+    code, _, err = aiologs("explain", "-c", config, "--input", "ap", "{}")
+    assert code == 2
+    assert "there is no input 'ap'; did you mean 'app'?" in err
+
+
+def test_explain_needs_a_good_file(aiologs, wrong):
+    code, _, err = aiologs("explain", "-c", wrong, "{}")
+    assert code == 2
+    assert err.count("\n") == 9
+    assert "Traceback" not in err
+
+
+def test_stages_lists_what_there_is(aiologs):
+    assert aiologs("stages") == (0, "json   Does something.\nroute  Does something.\n", "")
+    assert aiologs("stages", "--kind", "output")[1] == "store  Does something.\n"
+
+
+def test_a_stage_is_shown_with_its_options(aiologs):
+    code, out, _ = aiologs("stages", "json")
+    assert code == 0
+    assert out.endswith("More about it.\n\nOptions\n  size: int (default 1)\n      How large.\n")
+
+
+def test_stages_for_programs(aiologs):
+    assert [each["name"] for each in orjson.loads(aiologs("stages", "--json")[1])] == ["json", "route"]
+    assert orjson.loads(aiologs("stages", "json", "--json")[1])["options"][0]["name"] == "size"
+
+
+def test_an_unknown_stage_names_the_nearest(aiologs):
+    code, _, err = aiologs("stages", "jsn")
+    assert code == 2
+    assert "unknown stage 'jsn'; did you mean 'json'?" in err
+
+
+def test_the_schema_is_json(aiologs):
+    code, out, _ = aiologs("schema")
+    assert code == 0
+    assert orjson.loads(out)["title"] == "aiologs"
+
+
+def test_run_starts_the_daemon_and_exits_with_its_code(aiologs, config, monkeypatch):
+    calls: list[Any] = []
+
+    def run(path: Path, *, once: bool) -> int:
+        calls.append((path, once))
+        return 1
+
+    monkeypatch.setitem(sys.modules, "pipeline.daemon", SimpleNamespace(run=run))
+    monkeypatch.setattr("pipeline.daemon", sys.modules["pipeline.daemon"], raising=False)
+    assert aiologs("run", "-c", config, "--once")[0] == 1
+    assert calls == [(config, True)]
+
+
+def test_the_version_is_printed_without_importing_what_is_slow():
+    code = (
+        "import sys; sys.argv = ['aiologs', '--version']\n"
+        "from pipeline.cli import main\n"
+        "try: main()\n"
+        "finally: print([name for name in ('pydantic', 'yaml', 'rich', 'sqlite3', 'asyncio') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out == f"aiologs {__version__}\n[]\n"
