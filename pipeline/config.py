@@ -142,7 +142,8 @@ class _Reader:
         """The entries of `inputs:` or `outputs:`."""
         section = top.get(f"{kind}s")
         if not section:
-            self.wrong(self.tree.key((f"{kind}s",)), f"there are no {kind}s; `aiologs stages --kind {kind}` lists them")
+            message = f"there are no {kind}s; `aiologs stages --kind {kind}` lists them"
+            self.problems.append(Problem(self.tree.key((f"{kind}s",)), message))
         for name, value in section.items() if isinstance(section, dict) else ():
             if _PART_NAME.fullmatch(name):
                 yield name, value

@@ -291,11 +291,14 @@ def test_a_bad_condition_is_told_at_its_place(file, when):
 
 
 def test_a_file_that_is_no_mapping(file):
-    assert message(file, "- a").startswith("keys with values must stand here")
+    assert (1, 1, "keys with values must stand here") in mistakes(file, "- a")
 
 
 def test_an_empty_file_lacks_everything(file):
-    assert mistakes(file, "") == [(1, 1, "there are no inputs; `aiologs stages --kind input` lists them")]
+    assert mistakes(file, "") == [
+        (1, 1, "there are no inputs; `aiologs stages --kind input` lists them"),
+        (1, 1, "there are no outputs; `aiologs stages --kind output` lists them"),
+    ]
 
 
 def test_inputs_of_the_wrong_form_are_told_once(file):
