@@ -59,8 +59,9 @@ def decoders() -> list[str]:
 
 def nearest(name: str, known: list[str]) -> str:
     """What to add to a message about an unknown name: the nearest known ones, else all of them."""
-    if close := get_close_matches(name.lower(), known, n=2, cutoff=0.6):
-        return f"; did you mean {' or '.join(map(repr, close))}?"
+    folded = {each.lower(): each for each in known}
+    if close := get_close_matches(name.lower(), folded, n=2, cutoff=0.6):
+        return f"; did you mean {' or '.join(repr(folded[each]) for each in close)}?"
     return f"; there is {', '.join(map(repr, sorted(known)))}" if known else ""
 
 
