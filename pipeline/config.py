@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ class Config:
     """A configuration without mistakes."""
 
     path: Path
-    text: str
+    text: str = field(repr=False)
     data_dir: Path
     workers: int
     admin: str | None
@@ -164,11 +164,9 @@ class _Reader:
 
     def part(self, kind: Kind, place: Place, value: Any) -> tuple[str, BaseModel] | None:
         """The type and the options of an input or output."""
-        known = ", ".join(registry.names(kind))
         if not isinstance(value, dict) or not isinstance(value.get("type"), str):
-            at = (*place, "type") if isinstance(value, dict) and "type" in value else place
-            mark = self.tree.mark(at) if at != place or not isinstance(value, dict) else self.tree.key(place)
-            self.wrong(mark, f"an {kind} needs a `type:`, one of {known}")
+            mark = self.tree.marks.get((*place, "type")) or self.tree.key(place)
+            self.wrong(mark, f"an {kind} needs a `type:`, one of {', '.join(registry.names(kind))}")
             return None
         options = {key: each for key, each in value.items() if key != "type"}
         beside = {"type", "decode"} if kind == "input" else {"type"}
