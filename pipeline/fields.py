@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import date
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -30,13 +32,13 @@ def getter(path: str) -> Getter:
     parts = path.split(".")
 
     def get(event: Event) -> Any:
-        value: Any = event.get(path)
-        if value is None:
-            value = event
-            for part in parts:
-                if not isinstance(value, dict):
-                    return None
-                value = value.get(part)
+        if path in event:
+            return event[path]
+        value: Any = event
+        for part in parts:
+            if not isinstance(value, dict):
+                return None
+            value = value.get(part)
         return value
 
     return get
@@ -50,7 +52,9 @@ def put(event: Event, path: str, value: Any) -> None:
     at: Any = event
     *way, last = path.split(".")
     for part in way:
-        at = at.setdefault(part, {})
+        if at.get(part) is None:
+            at[part] = {}
+        at = at[part]
         if not isinstance(at, dict):
             raise TypeError(f"{path}: {part} is not an object")
     at[last] = value
@@ -60,14 +64,33 @@ def pop(event: Event, path: str) -> Any:
     """Remove the field and return its value, None where there is none; an object left empty goes too."""
     if path in event or "." not in path:
         return event.pop(path, None)
-    first, _, rest = path.partition(".")
-    inner = event.get(first)
-    if not isinstance(inner, dict):
+    *way, last = path.split(".")
+    holders: list[Any] = [event]
+    for part in way:
+        holders.append(holders[-1].get(part))
+        if not isinstance(holders[-1], dict):
+            return None
+    if last not in holders[-1]:
         return None
-    value = pop(inner, rest)
-    if not inner:
-        del event[first]
+    value = holders.pop().pop(last)
+    while holders and not holders[-1][way[-1]]:
+        del holders.pop()[way.pop()]
     return value
+
+
+def tag(event: Event, *tags: str) -> None:
+    """Add tags to the event's `tags`, each once; a scalar there becomes a list. Raises `TypeError` on an object.
+
+    The list is a new one: the event's own may be shared.
+    """
+    present = event.get("tags")
+    if present is None:
+        present = []
+    elif isinstance(present, dict):
+        raise TypeError("tags is an object, not a list")
+    elif not isinstance(present, list):
+        present = [present]
+    event["tags"] = [*present, *(new for new in dict.fromkeys(tags) if new not in present)]
 
 
 class Template:
@@ -84,12 +107,17 @@ class Template:
             raise ValueError(f"braces in {text!r} must enclose the name of a field, as in {{service}}")
         self._format = "".join("%s" if n % 2 else piece.replace("%", "%%") for n, piece in enumerate(pieces))
         self._getters = [_day if name == "day" else getter(name) for name in self.names]
+        self._lone = self._getters[0] if pieces[::2] == ["", ""] else None
         self.fields = frozenset[str]().union(
             *(frozenset({"@timestamp"}) if name == "day" else tops(name) for name in self.names)
         )
 
     def __call__(self, event: Event) -> str | None:
         """The text with the event's values, or None where a field is missing or no text, number or boolean."""
+        if self._lone:
+            value = self._lone(event)
+            if value.__class__ is str and value:
+                return value
         values = []
         for get in self._getters:
             value = get(event)
@@ -101,8 +129,16 @@ class Template:
 
 def _day(event: Event) -> str | None:
     stamp = event.get("@timestamp")
-    # The timestamp stage writes ISO 8601 in UTC, so the first ten characters are the day.
-    return stamp[:10].replace("-", ".") if isinstance(stamp, str) and len(stamp) >= 20 else None
+    return _dotted(stamp[:10]) if isinstance(stamp, str) and stamp.endswith("Z") and len(stamp) >= 20 else None
+
+
+@lru_cache(1024)
+def _dotted(day: str) -> str | None:
+    """`2026.11.20` for `2026-11-20`; None for what is no day: a record's own `@timestamp` may hold anything."""
+    try:
+        return date.fromisoformat(day).isoformat().replace("-", ".")
+    except ValueError:
+        return None
 
 
 def derived(event: Event, purpose: str) -> str:
