@@ -1,0 +1,299 @@
+"""What listeners over TCP share: their options, their connections, and the bytes that these may hold together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import cast
+
+from pydantic import BaseModel, Field
+
+from pipeline.contract import Context, Unusable
+from pipeline.tls import HANDSHAKE_SECONDS, TLS
+
+log = logging.getLogger("aiologs.inputs")
+
+ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):\d{1,5}$"
+"""`host:port`, `[::1]:port`, `:port`: all addresses of this host."""
+
+_LINGER = 1.0
+_WATCH = 1.0
+
+
+class Listener(BaseModel, extra="forbid"):
+    """Options of whatever listens."""
+
+    listen: str = Field(pattern=ADDRESS, description="Address and port; `:5044` listens on all addresses.")
+    tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
+    connections: int = Field(default=1000, ge=1, description="Connections at once; more are closed at once.")
+    in_flight: int = Field(
+        default=64 << 20, ge=1, description="Bytes of all connections that are read and not yet stored."
+    )
+
+
+def split(address: str) -> tuple[str | None, int]:
+    """The host, None for all addresses, and the port."""
+    host, _, port = address.rpartition(":")
+    return host.strip("[]") or None, int(port)
+
+
+class Connection(asyncio.Protocol, ABC):
+    """One client. Its task runs `serve`, which returns when there is nothing more to do; then it is closed."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.ended = False
+        """Nothing more is read or begun: the client is gone, or was told off, or we stop."""
+        self.eof = False
+        """The client has sent all that it wanted to."""
+        self.changed = asyncio.Event()
+        """Set when `serve` has something new to see."""
+        self.lost = asyncio.Event()
+        self.last = 0.0
+        """When the client last sent something."""
+        self.held = 0
+        """Bytes that count against the room of the server."""
+        self._reading, self._closing = True, False
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    # --- for the subclasses ---
+
+    @abstractmethod
+    def received(self, data: bytes) -> None:
+        """Take bytes; `advance` is called afterwards."""
+
+    @abstractmethod
+    def advance(self) -> None:
+        """Do what can be done with the bytes received, and pause or resume reading."""
+
+    @abstractmethod
+    async def serve(self) -> None:
+        """Until nothing more comes and everything that came is dealt with."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Give back the bytes held, though they are incomplete: without that nobody would get on."""
+
+    @abstractmethod
+    def check(self, now: float) -> None:
+        """About once a second: see whether the client takes too long."""
+
+    # --- called by the event loop ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.last = asyncio.get_running_loop().time()
+        if self.server.admit(self):
+            self.server.group.create_task(self._run())
+        else:
+            self.ended = True
+            self.transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        if not self.ended:
+            self.last = asyncio.get_running_loop().time()
+            self.received(data)
+            self.advance()
+
+    def eof_received(self) -> bool:
+        self.eof = True
+        self.changed.set()
+        return not self._closing  # the client may still read its acknowledgements
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - as asyncio calls it
+        self.end()
+        self.lost.set()
+        self._writable.set()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # --- what subclasses use ---
+
+    def end(self) -> None:
+        """Read nothing more; what is under way is finished."""
+        self.ended = True
+        self.changed.set()
+        if not self._closing:
+            self.reading(on=False)
+
+    def fail(self, reason: str, message: object) -> None:
+        """End it for a reason that an operator should know."""
+        if not self.ended:
+            self.server.count("connection_errors", reason=reason)
+            peer = self.transport.get_extra_info("peername")
+            log.warning("input %s: connection from %s closed: %s", self.server.context.name, peer, message)
+            self.end()
+
+    def reading(self, *, on: bool) -> None:
+        """Pause or resume reading."""
+        if on != self._reading and not self.eof and not self.transport.is_closing():
+            self._reading = on
+            if on:
+                self.transport.resume_reading()
+            else:
+                self.transport.pause_reading()
+
+    def hold(self, size: int) -> None:
+        """Account for the bytes that this connection holds now."""
+        self.server.hold(size - self.held)
+        self.held = size
+
+    def room(self) -> bool:
+        """Whether there is room for more bytes; if not, reading is paused, and `advance` is called when there is."""
+        self.server.make_room()
+        if not self.server.full:
+            return True
+        self.server.waiting.add(self)
+        self.reading(on=False)
+        return False
+
+    async def write(self, data: bytes) -> None:
+        """Send; waits while the client does not read what was sent before."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+            await self._writable.wait()
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the client does not read what it was sent."""
+        return not self._writable.is_set()
+
+    async def _run(self) -> None:
+        try:
+            await self.serve()
+            await self._close()
+        finally:
+            self.transport.abort()
+            self.hold(0)
+            self.server.forget(self)
+
+    async def _close(self) -> None:
+        """Close so that what was written arrives.
+
+        Bytes that nobody reads make the kernel answer with a reset, which throws away what the client has not read
+        yet: its last acknowledgement. So what still comes is read and discarded for a moment.
+        """
+        self._closing = True
+        if self.transport.can_write_eof() and not self.eof and not self.transport.is_closing():
+            self.transport.write_eof()
+            self.reading(on=True)
+        else:
+            self.transport.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER):
+                await self.lost.wait()
+
+
+class Server:
+    """Listens, and keeps its connections within their bounds."""
+
+    group: asyncio.TaskGroup
+
+    def __init__(self, options: Listener, context: Context) -> None:
+        self.options, self.context = options, context
+        self.ports: list[int] = []
+        """Where it listens, once it does."""
+        self.connections: set[Connection] = set()
+        self.waiting: set[Connection] = set()
+        """Connections that do not read because the room is full."""
+        self.busy = 0
+        """How many deliveries are under way: as long as there are some, there will be room."""
+        self._held = 0
+        self._stopping = False
+
+    @property
+    def full(self) -> bool:
+        """Whether the connections hold as many bytes as they may."""
+        return self._held >= self.options.in_flight
+
+    async def run(self, connect: Callable[[], Connection], stop: asyncio.Event) -> None:
+        """Serve until `stop`, then finish what is under way. Raises what serving a connection raised."""
+        try:
+            async with asyncio.TaskGroup() as self.group:
+                listening = await self._listen(connect)
+                watch = self.group.create_task(self._watch())
+                try:
+                    await stop.wait()
+                finally:
+                    self._stopping = True
+                    listening.close()
+                    watch.cancel()
+                    for connection in self.connections:
+                        connection.end()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _listen(self, connect: Callable[[], Connection]) -> asyncio.Server:
+        options, loop = self.options, asyncio.get_running_loop()
+        host, port = split(options.listen)
+        tls = options.tls.context() if options.tls else None
+        handshake = HANDSHAKE_SECONDS if tls else None
+        try:
+            server = await loop.create_server(
+                connect, host, port, backlog=512, ssl=tls, ssl_handshake_timeout=handshake
+            )
+        except OSError as error:
+            raise Unusable(f"input {self.context.name}: can't listen on {options.listen}: {error.strerror}") from error
+        self.ports = [each.getsockname()[1] for each in server.sockets]
+        log.info("input %s: listening on %s", self.context.name, options.listen)
+        return server
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(_WATCH)
+            now = asyncio.get_running_loop().time()
+            for connection in [*self.connections]:
+                connection.check(now)
+
+    def admit(self, connection: Connection) -> bool:
+        """Take on a connection; False: there are too many, or we stop."""
+        if self._stopping:
+            return False
+        if len(self.connections) >= self.options.connections:
+            self.count("connection_errors", reason="too_many")
+            return False
+        # A peer that vanished without a word is noticed by the kernel's own probes.
+        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.connections.add(connection)
+        self._gauge()
+        return True
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is closed and done with."""
+        self.connections.discard(connection)
+        self.waiting.discard(connection)
+        self._gauge()
+
+    def make_room(self) -> None:
+        """Where nothing is under way that will make room, those who hold most give up."""
+        while self.full and not self.busy:
+            max(self.connections, key=lambda each: each.held).give_up()
+
+    def hold(self, change: int) -> None:
+        """Account for bytes read (positive) or stored (negative); then those that wait have their turn."""
+        self._held += change
+        if change < 0 and self.waiting:
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def _wake(self) -> None:
+        for connection in [*self.waiting]:
+            self.waiting.discard(connection)
+            connection.advance()
+
+    def count(self, name: str, n: int = 1, **labels: str) -> None:
+        """Add to a counter of this input."""
+        self.context.count(name, n, {"input": self.context.name, **labels})
+
+    def _gauge(self) -> None:
+        self.context.gauge("connections", len(self.connections), {"input": self.context.name})
