@@ -61,6 +61,18 @@ def check(path: Path, *, connect: bool = False) -> Report:
     return report
 
 
+def build(config: Config, *, splice: bool = True) -> Chain:
+    """The chain; raises `contract.Unusable` with each stage that can't be built and its place in the file."""
+    try:
+        return Chain(config.chain_spec(), splice=splice)
+    except (Unusable, OSError, ValueError) as error:
+        raise Unusable("\n".join(_message(config, *each) for each in _unbuildable(config))) from error
+
+
+def _message(config: Config, name: str, error: Exception) -> str:
+    return config.problem(config.mark(name), f"{name}: {error}")
+
+
 def _parts(config: Config) -> list[str]:
     inputs = ", ".join(f"{part.name} ({part.type}, {part.decode.type})" for part in config.inputs.values())
     outputs = ", ".join(f"{part.name} ({part.type})" for part in config.outputs.values())
@@ -77,7 +89,7 @@ def _chain(config: Config, report: Report, *, connect: bool) -> Chain | None:
         return Chain(config.chain_spec())
     except Exception:  # noqa: BLE001 - the loop below finds which stage it was
         for name, error in _unbuildable(config):
-            message = config.problem(config.mark(name), f"{name}: {error}")
+            message = _message(config, name, error)
             known = isinstance(error, _ENVIRONMENT) and not connect
             (report.warnings if known else report.problems).append(f"warning: {message}" if known else message)
         return None

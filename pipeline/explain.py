@@ -15,7 +15,8 @@ from typing import Any
 
 import orjson
 
-from pipeline.chain import Chain, Step
+from pipeline.chain import Step
+from pipeline.check import build
 from pipeline.condition import Condition
 from pipeline.config import Config
 from pipeline.contract import ID, Batch, Event
@@ -116,7 +117,7 @@ class Walk:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.chain = Chain(config.chain_spec(), splice=False)
+        self.chain = build(config, splice=False)
 
     def follow(self, record: bytes, name: str) -> Explanation:
         """Explain a record of the input `name`."""

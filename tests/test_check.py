@@ -3,7 +3,9 @@ import sys
 import pytest
 
 from pipeline import registry
-from pipeline.check import check
+from pipeline.check import build, check
+from pipeline.config import load
+from pipeline.contract import Unusable
 
 PART = """
 from pydantic import BaseModel
@@ -105,6 +107,17 @@ def test_a_missing_file_is_a_problem_where_connecting_was_asked_for(checked):
 def test_a_stage_that_can_never_be_built_is_a_problem(checked):
     (problem,) = checked("stages: [route: {error: ValueError}]").problems
     assert "route: no database" in problem
+
+
+@pytest.mark.parametrize("error", ["Unusable", "OSError", "ValueError"])
+def test_who_needs_the_chain_learns_which_stage_can_not_be_built(tmp_path, error):
+    path = tmp_path / "aiologs.yaml"
+    stages = f"stages:\n  - route: {{name: a, error: {error}}}\n  - route: {{name: b, error: {error}}}\n"
+    path.write_text(f"inputs: {{app: {{type: file}}}}\noutputs: {{es: {{type: store}}}}\n{stages}")
+    with pytest.raises(Unusable) as caught:
+        build(load(path, {}))
+    assert f"{path}:4:5: a: no database" in str(caught.value)
+    assert f"{path}:5:5: b: no database" in str(caught.value)
 
 
 def test_what_the_configuration_names_is_tried_when_asked(checked, monkeypatch):
