@@ -1,0 +1,139 @@
+"""`@timestamp`, in UTC, from the time that a record has in whatever form.
+
+    - timestamp: {field: timestamp}
+    - timestamp: {field: [time, date], zone: Europe/Berlin}
+    - timestamp: {field: when, formats: [epoch, "%d.%m.%Y %H:%M:%S"]}
+
+The fields are tried in order, then `@timestamp` itself; the first that holds a time counts. It is written as
+`2026-11-20T00:00:00.123Z`; finer digits are cut off, never rounded up.
+
+| format | forms |
+|---|---|
+| `iso8601` | ISO 8601 and RFC 3339, see below |
+| `epoch` | seconds, milliseconds, microseconds or nanoseconds since 1970, as a number or in a text |
+| `rfc2822` | `Fri, 20 Nov 2026 00:00:00 +0100`, also HTTP's and RFC 850's |
+| `apache` | `20/Nov/2026:00:00:00 +0100`: the access logs of Apache and nginx |
+| `nginx` | `2026/11/20 00:00:00`: nginx's error log, Go's `log` |
+| `asctime` | `Fri Nov 20 00:00:00.123 2026`: Apache's error log, C, `date` |
+| `syslog` | `Nov 20 00:00:00`, with or without a year behind the day |
+
+Any other format is one for Python's `strptime`.
+
+- ISO 8601: basic or extended, week and ordinal dates; `T`, blank or `_` before the time; hours, minutes or seconds with
+  a fraction after a point or comma, of any length; zone `Z`, `+01`, `+0100`, `+01:00`, ` UTC`; small letters. A date
+  alone is its midnight, 24:00 that of the next day, and second 60 (in the last minute of a day in UTC) the last
+  millisecond of its day.
+- The units of `epoch` are told apart by size, which works from March 1973 on; a smaller number is no time.
+- Where a time has no zone, `zone` counts; an hour that the clocks repeat in autumn is taken for its first round.
+- Where it has no year, that which brings it nearest to the time under `reference` is taken. Without that it is wrong: a
+  replay must not depend on the day of the replay.
+
+A time that can't be read, or is not in the years 1970 to 2100, is wrong: the record is tagged `_bad_timestamp`, also
+where a later field has a time. Where all fields are missing (or null), it is tagged `_no_timestamp`. `@timestamp` is
+then not invented: a wrong one moves to `timestamp_original`, and `route` sends the record to its undated index.
+"""
+
+from datetime import datetime
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+
+from pipeline.contract import Event
+from pipeline.fields import getter, tag, tops
+from pipeline.times import FIRST, FORMATS, LAST, Times, check_format, epoch
+
+
+def _checked(text: str) -> str:
+    if text not in FORMATS:
+        check_format(text)
+    return text
+
+
+class Timestamp:
+    """Sets `@timestamp` from the time that a record has."""
+
+    class Options(BaseModel, extra="forbid"):
+        """Where the time is and how it is written."""
+
+        field: str | list[str] = Field(
+            default=["@timestamp", "timestamp", "time", "ts"],
+            min_length=1,
+            description="Where the time is; of several fields, the first that holds one counts.",
+        )
+        target: str = Field(
+            default="@timestamp", pattern=r"^(@timestamp|[^.@]+)$", description="The top-level field to set."
+        )
+        formats: list[Annotated[str, AfterValidator(_checked)]] = Field(
+            default=[*FORMATS], min_length=1, description="The formats to try, in order."
+        )
+        zone: str = Field(default="UTC", description="The zone of times that name none, as in `Europe/Berlin`.")
+        reference: str | None = Field(
+            default=None, description="A field with a complete time near the record's, for times without a year."
+        )
+
+        @model_validator(mode="after")
+        def _known_zone(self) -> Self:
+            Times(self.formats, self.zone)
+            return self
+
+    def __init__(self, options: Options) -> None:
+        fields = [options.field] if isinstance(options.field, str) else options.field
+        self._target, self._original = options.target, f"{options.target.removeprefix('@')}_original"
+        self._getters = [getter(path) for path in dict.fromkeys([*fields, options.target])]
+        self._read = Times(options.formats, options.zone)
+        # Whether a canonical text is a time as it stands: no format of the user's could read it otherwise.
+        before = options.formats[: options.formats.index("iso8601")] if "iso8601" in options.formats else ["%"]
+        self._canonical = all(text in FORMATS for text in before)
+        self._numbers = "epoch" in options.formats
+        self._reference = getter(options.reference) if options.reference else None
+        self.adds = frozenset({self._target, self._original, "tags"})
+        self.reads = self.adds.union(*map(tops, fields), tops(options.reference) if options.reference else ())
+
+    def __call__(self, events: list[Event]) -> list[Event]:
+        """Set the target in every event, or tag it."""
+        first, target, read = self._getters[0], self._target, datetime.fromisoformat
+        canonical, numbers = 24 if self._canonical else -1, self._numbers
+        for event in events:
+            value = first(event)
+            # The usual form needs no other: only a look whether there is such a day and time.
+            if (
+                value.__class__ is str
+                and len(value) == canonical
+                and value[23] == "Z"
+                and value[19] == "."
+                and value[10] == "T"
+                and value[7] == "-"
+            ):
+                try:
+                    if FIRST <= read(value).year <= LAST:
+                        event[target] = value
+                        continue
+                except ValueError:
+                    pass
+            elif value.__class__ is int and numbers and (time := epoch(value)):
+                event[target] = time
+                continue
+            self._date(event)
+        return events
+
+    def _date(self, event: Event) -> None:
+        """Set the target from the first field that holds a time."""
+        wrong = False
+        for get in self._getters:
+            value = get(event)
+            if value is None:
+                continue
+            if time := self._read(value, self._near(event)):
+                event[self._target] = time
+                break
+            wrong = True
+        else:
+            if (own := event.pop(self._target, None)) is not None:
+                event[self._original] = own
+        if wrong or self._target not in event:
+            tag(event, "_bad_timestamp" if wrong else "_no_timestamp")
+
+    def _near(self, event: Event) -> datetime | None:
+        """The time for those without a year."""
+        time = self._read(self._reference(event)) if self._reference else None
+        return datetime.fromisoformat(time) if time else None
