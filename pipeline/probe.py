@@ -96,6 +96,8 @@ def _plain(secret: Any) -> str:
 def _context(options: Any) -> ssl.SSLContext:
     ca, certificate, key = (getattr(options, name, None) for name in ("ca", "certificate", "key"))
     context = ssl.create_default_context(cafile=ca)
+    if not getattr(options, "verify", True):
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     if certificate:
         context.load_cert_chain(certificate, key)
     return context

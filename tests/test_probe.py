@@ -1,6 +1,7 @@
 import http.server
 import os
 import socket
+import ssl
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -175,16 +176,24 @@ def test_the_client_s_certificate_and_the_authority_are_used(tried, monkeypatch)
     seen: list[Any] = []
 
     class Context:
+        check_hostname, verify_mode = True, ssl.CERT_REQUIRED
+
         def load_cert_chain(self, *files):
             seen.append(files)
 
-    def context(**options: Any) -> Context:
+    def make(**options: Any) -> Context:
         seen.append(options)
-        return Context()
+        return context
 
-    monkeypatch.setattr("ssl.create_default_context", context)
-    tried(hosts=[f"http://127.0.0.1:{closed_port()}"], ca="ca.pem", certificate="c.pem", key="k.pem")
+    context = Context()
+    monkeypatch.setattr("ssl.create_default_context", make)
+    url = f"http://127.0.0.1:{closed_port()}"
+    tried(hosts=[url], ca="ca.pem", certificate="c.pem", key="k.pem")
     assert seen == [{"cafile": "ca.pem"}, ("c.pem", "k.pem")]
+    assert context.check_hostname
+    tried(hosts=[url], verify=False)
+    assert context.verify_mode == ssl.CERT_NONE
+    assert not context.check_hostname
 
 
 def test_a_certificate_that_is_not_there_is_a_problem(tried):
