@@ -198,6 +198,8 @@ class Stage(Protocol):
     - `touches(block) -> list[int]`: the offsets in undecoded bytes (ascending) at which it may have to change
       something; a record without one it would leave alone. Such a stage changes events in place, returns them
       all, and is only given events decoded whole. It may not have `reads` and `adds`.
+    - `edit(record, offsets) -> tuple[bytes, dict[str, int]] | None`, beside `touches`: the JSON record with what stands
+      at these offsets changed, exactly as calling the stage would, and what to add to `counts`; None: it takes more.
     - `counts` (dict[str, int]): what it counted, by rule; the chain takes and clears it with every batch.
     - `refresh()`: called between batches, about every ten seconds: the place to notice a changed file.
     - `gauges() -> dict[str, float]`: values for the metrics, by name without prefix; asked about every ten seconds.

@@ -101,6 +101,24 @@ class Secret(Part):
         return events
 
 
+class Editing(Secret):
+    """The same, counted, and as bytes where the value is a text."""
+
+    def __call__(self, events: list[Event]) -> list[Event]:
+        for event in events:
+            if "secret" in event:
+                event["secret"] = "-"
+                self.counts["key"] = self.counts.get("key", 0) + 1
+        return events
+
+    def edit(self, record: bytes, offsets: list[int]) -> tuple[bytes, dict[str, int]] | None:
+        if len(offsets) > 1 or record[offsets[0] - 1 : offsets[0] + 9] != b'"secret":"':
+            return None
+        start = offsets[0] + 9
+        end = record.find(b'"', start)
+        return (record[:start] + b"-" + record[end:], {"key": 1}) if b"\\" not in record[start:end] else None
+
+
 class NoId(Part):
     def __call__(self, events: list[Event]) -> list[Event]:
         return [*events, {"made": True}]
@@ -108,7 +126,7 @@ class NoId(Part):
 
 STAGES: dict[str, type] = {
     "json": Json, "words": Words, "upper": Upper, "route": Route, "drop": Drop, "twice": Twice, "secret": Secret,
-    "noid": NoId,
+    "noid": NoId, "editing": Editing,
 }  # fmt: skip
 
 
@@ -128,9 +146,7 @@ def batch(*records: Any, **more: Any) -> Batch:
 
 
 def documents(result: Processed) -> dict[str, tuple[str, Any]]:
-    return {
-        id_: (part.index, orjson.loads(document)) for part in result.documents for id_, document in part.pairs()
-    }
+    return {id_: (part.index, orjson.loads(document)) for part in result.documents for id_, document in part.pairs()}
 
 
 def test_documents_are_grouped_by_index_with_ids_from_their_place():
@@ -153,7 +169,7 @@ def test_a_record_that_stages_leave_alone_keeps_its_own_bytes():
 @pytest.mark.parametrize(
     "record",
     [
-        b"{}", b"{ }", b'{"level":"a" }', b'{"level":"a","LEVEL":"there"}', b'{"level":"a","@id":"x","@index":"y","@raw":1}',
+        b"{}", b"{ }", b'{"level":"a" }', b'{"level":"a","LEVEL":"there"}', b'{"level":"a","@id":"x","@raw":1}',
         b'{"level":"a","secret":1}', b'{"level":"a"}\r', b' {"level":"a"}', b'{"level":"a","host.name":"own"}',
         b'{"level":"a","host":{"ip":"::1"}}', b'{"level":"\xc3\xa4"}', b'{"level":"\\u00e4","x":"\\ud83d\\ude00"}',
         b'{"\\u006cevel":"a"}',
@@ -178,11 +194,36 @@ def test_the_short_way_gives_what_the_full_way_gives(record):
 )
 def test_the_short_way_gives_what_the_full_way_gives_for_any_records(records):
     given = batch(*records, origin={"host.name": "h"})
-    stages = ("upper", "secret", 'drop|x == "drop"', "route")
+    stages = ("upper", "editing", 'drop|x == "drop"', "route")
     short, full = (chain(*stages, splice=splice).run(given) for splice in (True, False))
     assert documents(short) == documents(full)
     assert [f[:3] for f in short.failures] == [f[:3] for f in full.failures]
     assert short.counts == full.counts
+
+
+def test_a_record_edited_as_bytes_is_as_if_it_had_been_decoded_and_counts():
+    given = batch({"secret": "x", "level": "a"}, {"secret": 1}, {"secret": "secret"}, {"level": "b"})
+    result = chain("upper", "editing", "route").run(given)
+    assert documents(result) == documents(chain("upper", "editing", "route", splice=False).run(given))
+    assert result.counts == {("redactions", "key"): 3, ("redactions", "seen"): 4}
+    [[*_, first]] = [part.pairs() for part in result.documents if part.index == "i-a"]
+    assert first[1] == b'{"secret":"-","level":"a","LEVEL":"A"}'
+
+
+def test_a_stage_before_sees_what_one_behind_it_hides():
+    class Copy(Part):
+        reads = frozenset({"secret"})
+        adds = frozenset({"copy"})
+
+        def __call__(self, events: list[Event]) -> list[Event]:
+            for event in events:
+                event["copy"] = event["secret"]
+            return events
+
+    STAGES["copy"] = Copy
+    given = batch({"secret": "x"}, {"secret": "y"})
+    result = chain("copy", "editing", "route").run(given)
+    assert [document["copy"] for _, document in documents(result).values()] == ["x", "y"]
 
 
 def test_only_the_bad_record_of_a_slice_fails_and_is_named():
