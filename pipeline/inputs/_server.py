@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import cast
 
 from pydantic import BaseModel, Field
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol, ABC):
         self.transport = cast("asyncio.Transport", transport)
         self.last = asyncio.get_running_loop().time()
         if self.server.admit(self):
-            self.server.group.create_task(self._run())
+            self.server.spawn(self._run())
         else:
             self.ended = True
             self.transport.abort()
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol, ABC):
 class Server:
     """Listens, and keeps its connections within their bounds."""
 
-    group: asyncio.TaskGroup
+    _group: asyncio.TaskGroup
 
     def __init__(self, options: Listener, context: Context) -> None:
         self.options, self.context = options, context
@@ -220,9 +220,9 @@ class Server:
     async def run(self, connect: Callable[[], Connection], stop: asyncio.Event) -> None:
         """Serve until `stop`, then finish what is under way. Raises what serving a connection raised."""
         try:
-            async with asyncio.TaskGroup() as self.group:
+            async with asyncio.TaskGroup() as self._group:
                 listening = await self._listen(connect)
-                watch = self.group.create_task(self._watch())
+                watch = self.spawn(self._watch())
                 try:
                     await stop.wait()
                 finally:
@@ -233,6 +233,10 @@ class Server:
                         connection.end()
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """Do something that `run` awaits before it returns, and whose error it raises."""
+        return self._group.create_task(work)
 
     async def _listen(self, connect: Callable[[], Connection]) -> asyncio.Server:
         options, loop = self.options, asyncio.get_running_loop()

@@ -154,7 +154,7 @@ class _Client(Connection):
         parts = []
         for begin, end in _parts(window.records):
             batch = self._batch(window.records[begin:end], ids[begin:end])
-            parts.append((self.server.group.create_task(self._put(batch)), window.sequences[end - 1]))
+            parts.append((self.server.spawn(self._put(batch)), window.sequences[end - 1]))
         # Who was told of a part sends the rest again alone: equal records in it would be numbered from 0. And clients
         # of version 1 (logstash-forwarder) take any acknowledgement for that of the whole window.
         partial = window.version == 2 and not occurrences.repeated

@@ -1,0 +1,122 @@
+"""Receives datagrams, each a record: syslog from network devices, Python's SysLogHandler, `logger`.
+
+    inputs:
+      devices: {type: udp, listen: ":5514", decode: syslog}
+
+UDP knows neither acknowledgement nor back-pressure: what comes while `in_flight` bytes wait to be stored is dropped
+and counted (`datagrams_dropped`), and so is, uncounted, what the kernel has no room for in `receive_buffer`. Use TCP
+for what must not be lost.
+
+Line ends and NULs at the end of a datagram do not count, and empty datagrams are skipped. Every event has the time of
+its arrival in `event.created`, unless it brings an object `event` of its own. A syslog time without a year takes it
+from there: `timestamp: {reference: event.created}`. Document ids are random: nobody sends a datagram again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from pipeline.contract import Context, Deliver, Unusable
+from pipeline.inputs._gather import Gather
+from pipeline.inputs._server import ADDRESS, split
+
+log = logging.getLogger("aiologs.inputs")
+
+
+class Udp:
+    """Takes datagrams."""
+
+    class Options(BaseModel, extra="forbid"):
+        """Where to listen, and how much may wait."""
+
+        listen: str = Field(pattern=ADDRESS, description="Address and port; `:5514` listens on all addresses.")
+        in_flight: int = Field(default=32 << 20, ge=1, description="Bytes that are received and not yet stored.")
+        receive_buffer: int = Field(
+            default=8 << 20,
+            ge=1,
+            description="Bytes that the kernel keeps for us; it grants at most what net.core.rmem_max allows.",
+        )
+
+    def __init__(self, options: Options, context: Context) -> None:
+        self._options, self._context = options, context
+        self.ports: list[int] = []
+        """Where it listens, once it does."""
+
+    async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
+        """See `contract.Input`."""
+        if self._context.once:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                transport = await self._listen(_Datagrams(self._options, self._context, deliver, group))
+                try:
+                    await stop.wait()
+                finally:
+                    transport.close()
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    async def _listen(self, datagrams: _Datagrams) -> asyncio.DatagramTransport:
+        options, name = self._options, self._context.name
+        try:
+            sock = await _bound(options.listen, options.receive_buffer)
+        except OSError as error:
+            raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: datagrams, sock=sock)
+        self.ports = [sock.getsockname()[1]]
+        # Linux counts its own overhead, and so grants twice of what was asked for.
+        granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
+        log.info("input %s: listening on %s, with a receive buffer of %d bytes", name, options.listen, granted)
+        return transport
+
+
+async def _bound(address: str, buffer: int) -> socket.socket:
+    """A socket bound to the address; where that is all addresses, to those of IPv6 and IPv4."""
+    host, port = split(address)
+    everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - asked for
+    found = await asyncio.get_running_loop().getaddrinfo(host or everywhere, port, type=socket.SOCK_DGRAM)
+    family, kind, protocol, _, where = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        if host is None and family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        sock.setblocking(False)
+        sock.bind(where)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Hands datagrams on, or drops them."""
+
+    def __init__(self, options: Udp.Options, context: Context, deliver: Deliver, group: asyncio.TaskGroup) -> None:
+        self._most, self._context = options.in_flight, context
+        self._gather = Gather(context.name, deliver, group.create_task, self._changed)
+        self._held = self._dropped = 0
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:  # noqa: ARG002 - as asyncio calls it
+        record = data.rstrip(b"\r\n\0")
+        if self._held + len(record) > self._most:
+            self._drop()
+        elif record:
+            self._gather.add([record])
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            log.warning("input %s: no room for more datagrams: they are dropped", self._context.name)
+        self._dropped += 1
+        self._context.count("datagrams_dropped", 1, {"input": self._context.name})
+
+    def _changed(self, size: int, _: int) -> None:
+        self._held += size
+        if self._dropped and not self._held:
+            log.warning("input %s: there is room again; %d datagrams were dropped", self._context.name, self._dropped)
+            self._dropped = 0
