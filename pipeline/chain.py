@@ -322,27 +322,30 @@ class _Narrow:
             events = [loads(record) for record in records]
         except _UNREADABLE:
             events = [_or_nothing(loads, record) for record in records]
-        records, full = self._edited(records, events, loads)
-        for n, (event, record, id_) in enumerate(zip(events, records, part.ids, strict=True)):
+        full = {
+            n
+            for n, (event, record) in enumerate(zip(events, records, strict=True))
             # The additions go in front of the closing brace; an empty object, or white space there, goes the full way.
-            if record[-1] != 0x7D or record[-2] in b"{ \t\r\n" or not clash.isdisjoint(event):
-                full.add(n)
+            if record[-1] != 0x7D or record[-2] in b"{ \t\r\n" or not clash.isdisjoint(event)
+        }
+        records = self._edited(records, events, full, loads)
+        for event, record, id_ in zip(events, records, part.ids, strict=True):
             event.update(origin)
             event[RAW] = record
             event[ID] = id_
         return events, full
 
     def _edited(
-        self, records: list[bytes], events: list[Event], loads: Callable[[bytes], Event]
-    ) -> tuple[list[bytes], set[int]]:
-        """The records as the stage that `touches` them would leave them, and the numbers of those it has to see."""
+        self, records: list[bytes], events: list[Event], full: set[int], loads: Callable[[bytes], Event]
+    ) -> list[bytes]:
+        """The records as the stage that `touches` them would leave them; those it has to see are added to `full`."""
         touched = self._touched(records)
         if self._editor is None or not touched:
-            return records, set(touched)
-        records, full = [*records], set()
-        counts = self._editor.counts
+            full.update(touched)
+            return records
+        records, counts = [*records], self._editor.counts
         for n, offsets in touched.items():
-            edited = self._editor.edit(records[n], offsets)
+            edited = None if n in full else self._editor.edit(records[n], offsets)
             # Where stages read what was changed, it matters whether they stand before or behind this one.
             if edited is None or loads(edited[0]) != events[n]:
                 full.add(n)
@@ -350,7 +353,7 @@ class _Narrow:
             records[n] = edited[0]
             for rule, times in edited[1].items():
                 counts[rule] = counts.get(rule, 0) + times
-        return records, full
+        return records
 
     def _touched(self, records: list[bytes]) -> dict[int, list[int]]:
         """The numbers of the records that a stage may have to change, with the offsets in each."""
