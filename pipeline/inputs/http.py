@@ -1,0 +1,288 @@
+"""Takes records over HTTP: POST or PUT to any path.
+
+    web: {type: http, listen: "0.0.0.0:8080"}
+
+`application/x-ndjson`, `application/json` (an object or an array), `text/plain` (lines), Elasticsearch bulk requests
+(`…/_bulk`) and OTLP logs (`/v1/logs`, protobuf or JSON), each plain or as gzip, deflate or zstd.
+
+| answer | means |
+|---|---|
+| 200 | every record is stored (or set aside, where `malformed: set_aside`) |
+| 400 | some records were refused: `{"stored": 2, "errors": [{"line": 2, "reason": …}]}`; or the body can't be read |
+| 401 | a user, token, API key or client certificate is wanted |
+| 413, 415 | the body is too large, or of a kind that is not taken |
+| 429 | there is no room now: send it again after `Retry-After` seconds |
+| 503 | the daemon stops: send it again, to another one or after `Retry-After` seconds |
+
+A client that sends a request again, because the answer was lost, makes no second documents where it names the request
+(`Idempotency-Key`), gives ids (bulk requests, `@metadata._id`) or its records carry a time; see `identity`.
+Every answer carries `x-correlation-id`: the client's own, or one that was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hmac
+import logging
+import re
+import time
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, Literal
+from uuid import uuid4
+
+import orjson
+from pydantic import BaseModel, Field, SecretStr
+
+from pipeline.contract import Batch, Context, Deliver, Full, Outcome, Unusable
+from pipeline.inputs import _bodies, _otlp
+from pipeline.inputs._bodies import Body, BodyError
+from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
+from pipeline.inputs._server import ADDRESS, split
+from pipeline.tls import TLS
+
+if TYPE_CHECKING:
+    from aiohttp.web import BaseRequest, Response
+
+log = logging.getLogger("aiologs.input.http")
+
+_CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
+_RETRY_AFTER = {"Retry-After": "1"}
+
+
+class Auth(BaseModel, extra="forbid", frozen=True):
+    """Who may send; any one of these is enough."""
+
+    basic: dict[str, SecretStr] = Field(default={}, description="Users and their passwords (HTTP Basic).")
+    bearer: list[SecretStr] = Field(default=[], description="Tokens (`Authorization: Bearer …`).")
+    api_keys: list[SecretStr] = Field(
+        default=[],
+        description="Keys (`Authorization: ApiKey …`, as Elasticsearch's clients send them, or `x-api-key`).",
+    )
+
+    def credentials(self) -> list[bytes]:
+        """What a client may send, as `scheme credential`."""
+        basic = [
+            base64.b64encode(f"{user}:{word.get_secret_value()}".encode()).decode() for user, word in self.basic.items()
+        ]
+        return [
+            *(f"basic {text}".encode() for text in basic),
+            *(f"bearer {token.get_secret_value()}".encode() for token in self.bearer),
+            *(f"apikey {key.get_secret_value()}".encode() for key in self.api_keys),
+        ]
+
+
+class Http:
+    """A server for records."""
+
+    class Options(BaseModel, extra="forbid"):
+        """The options of the input."""
+
+        listen: str = Field(pattern=ADDRESS, description="Address and port; `:8080` listens on all addresses.")
+        tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
+        auth: Auth = Field(default=Auth(), description="Who may send; empty: everybody who reaches the port.")
+        malformed: Literal["refuse", "set_aside"] = Field(
+            default="refuse",
+            description="Records that can't be processed: answer 400 and name them, or set them aside and answer 200.",
+        )
+        compatible: Literal["logstash"] | None = Field(
+            default=None, description="logstash: answer every accepted request with 200 and `ok`, and set aside."
+        )
+        identity: Identity = Field(default="client", description=f"{DESCRIPTION} `Idempotency-Key` counts as client.")
+        max_body_bytes: int = Field(default=32 << 20, ge=1, description="The largest body, also when inflated.")
+        max_ratio: int = Field(
+            default=200, ge=1, description="How many times its size a compressed body may grow to, from 1 MiB on."
+        )
+        connections: int = Field(default=1000, ge=1, description="Connections at once; more are closed at once.")
+        body_seconds: float = Field(default=30.0, gt=0, description="How long a client may take to send a body.")
+        idle_seconds: float = Field(default=75.0, gt=0, description="How long a connection may stay without a request.")
+
+    def __init__(self, options: Options, context: Context) -> None:
+        self._options, self._context = options, context
+        self._credentials = options.auth.credentials()
+        self._identity = f"http-{uuid4().hex[:16]}"
+        self._refuse = options.malformed == "refuse" and options.compatible is None
+        self._stopping = False
+        self.ports: list[int] = []
+        """Where it listens, once it does."""
+
+    async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
+        """Serve until told to stop; then answer what is under way and return."""
+        # aiohttp takes a third of a second to import: other inputs go on meanwhile.
+        web = await asyncio.to_thread(__import__, "aiohttp.web", fromlist=["web"])
+        self._deliver, self._web = deliver, web
+        server = _limited(web, self._options, self._handle)
+        runner = web.ServerRunner(server, shutdown_timeout=20.0)
+        await runner.setup()
+        try:
+            await self._listen(runner)
+            await stop.wait()
+            self._stopping = True
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: Any) -> None:
+        options = self._options
+        host, port = split(options.listen)
+        site = self._web.TCPSite(
+            runner, host, port, ssl_context=options.tls.context() if options.tls else None, backlog=512
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise Unusable(f"input {self._context.name}: can't listen on {options.listen}: {error.strerror}") from error
+        self.ports = [address[1] for address in runner.addresses]
+        log.info("input %s: listening on %s", self._context.name, options.listen)
+
+    # --- one request ---
+
+    async def _handle(self, request: BaseRequest) -> Response:
+        given = request.headers.get("x-correlation-id", "")
+        correlation = given if _CORRELATION.fullmatch(given) else uuid4().hex
+        try:
+            response = await self._answer(request)
+        except BodyError as error:
+            response = self._error(error.status, str(error))
+        except Full as full:
+            response = self._error(429, str(full))
+            response.headers["Retry-After"] = str(max(1, round(full.retry_after)))
+        response.headers["x-correlation-id"] = correlation
+        # Clients of Elasticsearch refuse to talk to a server without it.
+        response.headers["X-Elastic-Product"] = "Elasticsearch"
+        if response.status >= 300:
+            self._context.count("http_errors", 1, {"input": self._context.name, "status": str(response.status)})
+        return response
+
+    async def _answer(self, request: BaseRequest) -> Response:
+        if self._stopping:
+            response = self._error(503, "this daemon stops; send the request again")
+            response.headers.update(_RETRY_AFTER)
+            return response
+        if self._credentials and not self._known(request):
+            response = self._error(401, "a user, token or API key is wanted")
+            response.headers["WWW-Authenticate"] = 'Basic realm="aiologs", charset="UTF-8"'
+            return response
+        if request.method in {"GET", "HEAD"}:
+            return self._greet(request)
+        if request.method not in {"POST", "PUT"}:
+            response = self._error(405, f"{request.method}: send records with POST or PUT")
+            response.headers["Allow"] = "POST, PUT, GET, HEAD"
+            return response
+        return await self._take(request, await self._read(request))
+
+    def _known(self, request: BaseRequest) -> bool:
+        scheme, _, credential = request.headers.get("Authorization", "").partition(" ")
+        offered = [f"{scheme.lower()} {credential.strip()}".encode()]
+        if key := request.headers.get("x-api-key"):
+            offered.append(f"apikey {key}".encode())
+        # All are compared, in constant time, so that how long it takes says nothing about them.
+        return sum(hmac.compare_digest(one, known) for one in offered for known in self._credentials) > 0
+
+    def _greet(self, request: BaseRequest) -> Response:
+        """Answer what clients of Elasticsearch ask first, and what a load balancer looks at."""
+        if request.path in {"/", "/_license"}:
+            return self._json(200, orjson.dumps(_GREETINGS[request.path]))
+        return self._error(404, "nothing is here; send records with POST or PUT")
+
+    async def _read(self, request: BaseRequest) -> bytes:
+        """The body, inflated; raises `BodyError`."""
+        options, parts, size = self._options, [], 0
+        if (request.content_length or 0) > options.max_body_bytes:
+            raise BodyError(413, f"the body is larger than {options.max_body_bytes} bytes")
+        try:
+            async with asyncio.timeout(options.body_seconds):
+                async for chunk in request.content.iter_any():
+                    size += len(chunk)
+                    if size > options.max_body_bytes:
+                        raise BodyError(413, f"the body is larger than {options.max_body_bytes} bytes")
+                    parts.append(chunk)
+        except TimeoutError:
+            raise BodyError(408, f"the body took longer than {options.body_seconds:g} s") from None
+        data, encoding = b"".join(parts), request.headers.get("Content-Encoding", "")
+        if not encoding:
+            return data
+        return await asyncio.to_thread(_bodies.inflate, data, encoding, options.max_body_bytes, options.max_ratio)
+
+    async def _take(self, request: BaseRequest, data: bytes) -> Response:
+        path, kind = request.path.rstrip("/"), request.content_type.lower()
+        started = time.monotonic()
+        if path.endswith("/_bulk"):
+            body = _bodies.bulk(data, path.removesuffix("/_bulk").strip("/"))
+            outcome = await self._store(request, body)
+            reasons = dict(outcome.refused)
+            return self._json(200, _bodies.bulk_answer(body, reasons, round((time.monotonic() - started) * 1000)))
+        if path.endswith("/v1/logs"):
+            body = _otlp.records(kind, data)
+            outcome = await self._store(request, body)
+            answer = _otlp.answer(kind, [reason for _, reason in outcome.refused])
+            return self._web.Response(body=answer, content_type=kind)
+        body = _bodies.split(kind, data, text=False)
+        return self._told(body, await self._store(request, body))
+
+    async def _store(self, request: BaseRequest, body: Body) -> Outcome:
+        if not body.block:
+            return Outcome()
+        batch = Batch(
+            input=self._context.name,
+            block=body.block,
+            identity=self._identity,
+            ends=body.ends,
+            refuse=self._refuse,
+        )
+        records = batch.records()
+        batch.ids = self._ids(request, body, records)
+        return await self._deliver(batch, wait=False)
+
+    def _ids(self, request: BaseRequest, body: Body, records: list[bytes]) -> list[str]:
+        key = request.headers.get("Idempotency-Key", "")
+        if self._options.identity == "client" and _KEY.fullmatch(key):
+            named = blake2b(key.encode(), digest_size=12).hexdigest()
+            return [f"{named}-{n}" for n in range(len(records))]
+        ids = document_ids(records, self._options.identity, Occurrences(len(records)))
+        if body.ids is None or self._options.identity != "client":
+            return ids
+        return [given or made for given, made in zip(body.ids, ids, strict=True)]
+
+    # --- answers ---
+
+    def _told(self, body: Body, outcome: Outcome) -> Response:
+        if self._options.compatible == "logstash":
+            return self._web.Response(text="ok")
+        if not outcome.refused:
+            return self._json(200, orjson.dumps({"stored": body.count()}))
+        errors = [{"line": n + 1, "reason": reason} for n, reason in outcome.refused]
+        return self._json(400, orjson.dumps({"stored": body.count() - len(errors), "errors": errors}))
+
+    def _error(self, status: int, message: str) -> Response:
+        return self._json(status, orjson.dumps({"error": message}))
+
+    def _json(self, status: int, body: bytes) -> Response:
+        return self._web.Response(status=status, body=body, content_type="application/json")
+
+
+def _limited(web: Any, options: Http.Options, handler: Any) -> Any:
+    """An aiohttp server that takes no more connections than it may, and leaves inflating bodies to us."""
+
+    class Closed(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.close()
+
+    class Limited(web.Server):  # type: ignore[misc]
+        def __call__(self) -> asyncio.Protocol:
+            return super().__call__() if len(self.connections) < options.connections else Closed()
+
+    return Limited(handler, keepalive_timeout=options.idle_seconds, auto_decompress=False, access_log=None)
+
+
+_GREETINGS = {
+    # What a client of Elasticsearch looks at before it sends; the version is that whose bulk requests are understood.
+    "/": {
+        "name": "aiologs",
+        "cluster_name": "aiologs",
+        "cluster_uuid": "_na_",
+        "version": {"number": "9.2.0", "build_flavor": "default", "lucene_version": "10.3.1"},
+        "tagline": "You Know, for Search",
+    },
+    "/_license": {"license": {"status": "active", "type": "basic", "mode": "basic"}},
+}
