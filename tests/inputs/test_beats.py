@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
+import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -516,6 +517,42 @@ def test_addresses(address, expected):
 def test_what_is_no_address(address):
     with pytest.raises(ValidationError):
         Beats.Options(listen=address)
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_a_window_is_acknowledged_when_it_is_stored_and_not_before,
+        test_the_last_sequence_number_is_acknowledged_wherever_the_client_began_to_count,
+        test_an_empty_window_is_answered_with_0,
+        test_a_window_cut_short_is_stored_and_acknowledged_as_far_as_it_came,
+        test_two_windows_are_under_way_at_once_and_acknowledged_in_order,
+        test_a_later_window_that_is_stored_first_waits_for_the_one_before,
+        test_a_long_window_is_acknowledged_in_parts,
+        test_a_long_window_with_equal_events_is_acknowledged_as_a_whole,
+        test_version_1_hears_of_nothing_but_the_whole_window,
+        test_stopping_finishes_and_acknowledges_what_is_under_way,
+        test_a_client_that_closed_its_sending_side_still_gets_its_acknowledgements,
+        test_a_client_that_is_gone_leaves_its_complete_windows_to_be_stored,
+        test_a_silent_client_is_closed,
+        test_a_client_that_waits_for_us_is_not_taken_for_silent,
+        test_a_window_that_dribbles_in_for_too_long_is_given_up,
+        test_nothing_more_is_taken_from_a_client_that_reads_no_acknowledgements,
+        test_a_client_that_reads_no_acknowledgements_is_closed_in_the_end,
+        test_a_flood_of_empty_windows_holds_up_nobody,
+        test_more_connections_than_allowed_are_closed_at_once,
+        test_full_room_pauses_reading_until_something_is_stored,
+        test_a_room_full_of_incomplete_windows_is_cleared_by_closing_who_holds_most,
+        test_an_error_of_delivery_ends_the_input_and_acknowledges_nothing,
+        test_cancelling_leaves_nothing_behind,
+        test_an_address_in_use_is_told,
+        test_working_off_what_is_there_ends_at_once,
+        test_hostile_clients_do_not_disturb_a_good_one,
+    ],
+)
+def test_on_the_daemons_own_event_loop(scenario):
+    """Its transports differ from asyncio's."""
+    uvloop.run(scenario())
 
 
 # --- identity ---

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from pipeline.contract import Context, Outcome
 from pipeline.inputs import _gather, _server
@@ -257,3 +258,24 @@ async def test_pythons_syslog_handler_over_tcp_is_understood():
         await asyncio.to_thread(emit)
         await run.until(lambda: len(run.delivery.records) == 2)
         assert run.delivery.records == [b"<12>first", b"<12>second"]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_lines_become_records_and_the_last_one_counts_without_a_newline,
+        test_counted_messages_and_lines_are_told_apart,
+        test_unfinished_messages_that_fill_the_room_are_given_as_they_are,
+        test_a_message_that_is_too_long_comes_in_pieces,
+        test_stopping_stores_what_was_read,
+        test_a_silent_client_is_closed_only_where_that_is_asked_for,
+        test_equal_records_of_a_connection_are_different_and_those_of_another_one_are_the_same_again,
+        test_records_without_a_time_have_ids_of_their_own,
+        test_an_error_of_delivery_ends_the_input,
+        test_working_off_what_is_there_ends_at_once,
+        test_pythons_syslog_handler_over_tcp_is_understood,
+    ],
+)
+def test_on_the_daemons_own_event_loop(scenario):
+    """Its transports differ from asyncio's."""
+    uvloop.run(scenario())

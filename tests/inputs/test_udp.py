@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
+import uvloop
 
 from pipeline.contract import Context, Outcome, Unusable
 from pipeline.inputs import _gather
@@ -144,3 +145,20 @@ async def test_pythons_syslog_handler_is_understood():
         handler.emit(logging.LogRecord("x", logging.ERROR, "", 0, "message", (), None))
         handler.close()
         await run.until(lambda: run.records == [b"<11>message"])
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        test_each_datagram_is_a_record_without_its_line_end,
+        test_stopping_stores_what_was_received,
+        test_all_addresses_are_those_of_both_families,
+        test_an_address_in_use_is_told,
+        test_an_error_of_delivery_ends_the_input,
+        test_working_off_what_is_there_ends_at_once,
+        test_pythons_syslog_handler_is_understood,
+    ],
+)
+def test_on_the_daemons_own_event_loop(scenario):
+    """Its transports differ from asyncio's."""
+    uvloop.run(scenario())
