@@ -35,7 +35,7 @@ _decode = msgspec.json.Decoder(_Record).decode
 
 
 class Occurrences:
-    """How often each content occurred so far; of contents long ago only the last `keep` or more are known."""
+    """How often each content occurred so far. Of contents long ago at least the last `keep` are known."""
 
     def __init__(self, keep: int) -> None:
         self._keep = keep
@@ -44,26 +44,41 @@ class Occurrences:
         self.repeated = False
         """Whether any content occurred twice."""
 
-    def number(self, digest: str) -> int:
-        """The number of this occurrence, from 0."""
-        number = self._now.get(digest, self._before.get(digest, -1)) + 1
+    def numbered(self, digests: list[str]) -> list[str]:
+        """The digests; a later occurrence of the same one with its number behind it."""
         if len(self._now) >= self._keep:
             self._before, self._now = self._now, {}
+        new = dict.fromkeys(digests, 0)
+        if len(new) == len(digests) and new.keys().isdisjoint(self._now) and new.keys().isdisjoint(self._before):
+            self._now |= new
+            return digests
+        self.repeated = True
+        return [self._numbered(digest) for digest in digests]
+
+    def _numbered(self, digest: str) -> str:
+        number = self._now.get(digest, self._before.get(digest, -1)) + 1
         self._now[digest] = number
-        self.repeated |= number > 0
-        return number
+        return f"{digest}-{number}" if number else digest
 
 
 def document_ids(records: list[bytes], identity: Identity, occurrences: Occurrences) -> list[str]:
     """An id for each record."""
-    chance = _random(len(records))
     if identity == "random":
-        return chance
-    return [
-        (_given(record) if identity == "client" and b'"_id"' in record else None)
-        or (_content(record, occurrences) if identity == "content" or b'timestamp"' in record else chance[n])
-        for n, record in enumerate(records)
-    ]
+        return _random(len(records))
+    # One search through all records costs half of a search a record.
+    given = identity == "client" and b'"_id"' in b"".join(records)
+    if not given and (identity == "content" or all(b'timestamp"' in record for record in records)):
+        return occurrences.numbered([_digest(record) for record in records])
+    return _mixed(records, occurrences)
+
+
+def _mixed(records: list[bytes], occurrences: Occurrences) -> list[str]:
+    """The ids of records some of which have no id or no time."""
+    ids = [_given(record) if b'"_id"' in record else None for record in records]
+    timed = [n for n, record in enumerate(records) if not ids[n] and b'timestamp"' in record]
+    digests = occurrences.numbered([_digest(records[n]) for n in timed])
+    named = dict(zip(timed, digests, strict=True))
+    return [ids[n] or named.get(n) or chance for n, chance in enumerate(_random(len(records)))]
 
 
 def _random(count: int) -> list[str]:
@@ -71,10 +86,8 @@ def _random(count: int) -> list[str]:
     return [digits[n : n + 2 * _SIZE] for n in range(0, len(digits), 2 * _SIZE)]
 
 
-def _content(record: bytes, occurrences: Occurrences) -> str:
-    digest = blake2b(record, digest_size=_SIZE).hexdigest()
-    number = occurrences.number(digest)
-    return f"{digest}-{number}" if number else digest
+def _digest(record: bytes) -> str:
+    return blake2b(record, digest_size=_SIZE).hexdigest()
 
 
 def _given(record: bytes) -> str | None:

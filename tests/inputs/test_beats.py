@@ -112,7 +112,7 @@ class Running:
         self.clients = []
 
     async def connect(self, **settings):
-        while not self.input.server.ports:  # noqa: ASYNC110 - a socket has no event for it
+        while not self.input.server.ports:
             await asyncio.sleep(0)
         client = Client(*await asyncio.open_connection("127.0.0.1", self.input.server.ports[0], **settings))
         self.clients.append(client)
@@ -120,7 +120,7 @@ class Running:
 
     async def until(self, condition):
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - any condition of the test
+            while not condition():
                 await asyncio.sleep(0.001)
 
 
@@ -472,6 +472,10 @@ async def test_over_tls(certified):
         assert await plain.answer() is None
 
 
+def test_over_tls_on_the_daemons_own_event_loop(certified):
+    uvloop.run(test_over_tls(certified))
+
+
 async def test_a_handshake_that_ends_after_the_stop_is_too_late(certified):
     key, certificate = certified
     trusting = ssl.create_default_context(cafile=certificate)
@@ -612,6 +616,13 @@ def test_any_records_have_an_id_each(records):
 
 def test_contents_of_long_ago_are_forgotten_and_recent_ones_are_not():
     occurrences = Occurrences(keep=2)
-    assert [occurrences.number(each) for each in "aabca"] == [0, 1, 0, 0, 2]
-    assert [occurrences.number(each) for each in "defgha"] == [0] * 6
+    assert [name for each in "aabca" for name in occurrences.numbered([each])] == ["a", "a-1", "b", "c", "a-2"]
     assert occurrences.repeated
+    assert [name for each in "defgha" for name in occurrences.numbered([each])] == list("defgha")
+
+
+def test_given_ids_times_and_neither_stand_side_by_side():
+    timed = (TIMED % 1).encode()
+    first, second, third, fourth = ids(timed, GIVEN, b"neither", timed)
+    assert (first, second, fourth) == (ids(timed)[0], "abcé", f"{first}-1")
+    assert third != ids(timed, GIVEN, b"neither", timed)[2]

@@ -46,7 +46,7 @@ class Running:
 
     async def until(self, condition):
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - any condition of the test
+            while not condition():
                 await asyncio.sleep(0.001)
 
 
