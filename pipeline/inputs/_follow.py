@@ -1,0 +1,304 @@
+"""Follows log files through all that happens to them."""
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from pipeline.contract import Context, Deliver
+from pipeline.identity import log_name
+from pipeline.inputs import _scan, tail
+from pipeline.inputs._judge import Judge, basis
+from pipeline.inputs._log import Log, Memory, Source
+from pipeline.inputs._read import TOTAL, Lines, Result
+from pipeline.inputs._scan import Found, Key
+from pipeline.inputs.tail import Change, Step
+
+if TYPE_CHECKING:
+    from pipeline.inputs.file import File
+
+log = logging.getLogger("aiologs.inputs.file")
+
+_DAY = 86_400
+
+
+class Follow:
+    """The files of one input. `look` and `glance` see what is there, `read` delivers, one batch a file in turn."""
+
+    def __init__(
+        self, options: "File.Options", context: Context, deliver: Deliver, wake: Callable[[], None] = lambda: None
+    ) -> None:
+        self._options, self._context = options, context
+        self.patterns = [os.path.abspath(path) for path in options.paths]  # noqa: PTH100 — `..` and `**` stay
+        self.memory = Memory(context.positions)
+        self.lines = Lines(options, context, deliver, self.memory, wake)
+        self.sources: dict[Key, Source] = {}
+        self._unsettled: set[Source] = set()
+        self._judge = Judge(options, context, self.memory, self.lines, self._unsettled.add)
+        self._ready: deque[Source] = deque()
+        self._named: dict[str, Key] = {}
+        self._at_end = options.start == "end" and self.memory.first
+        self._first = True
+        self.stale = False
+        """Something happened that only a look at all files can explain."""
+
+    @property
+    def waiting(self) -> bool:
+        """There are files to read, once there is room."""
+        return bool(self._ready)
+
+    async def look(self) -> None:
+        """See which files there are and what happened to them."""
+        self.stale = False
+        files = await asyncio.to_thread(_scan.scan, self.patterns, self._options.exclude)
+        self._named = {found.path: key for key, found in files.items()}
+        for found in files.values():
+            self._see(found)
+        await self._missing([source for key, source in self.sources.items() if key not in files])
+        self._unsettled.update(source for source in self.sources.values() if not source.reading)
+        await self._settle()
+        if self._first:
+            await self._see_orphans()
+        self._first = self._at_end = False
+        self._tidy()
+        self.memory.expire(self.sources, self._options.forget_days * _DAY)
+        self._measure()
+
+    async def glance(self, paths: Iterable[str]) -> None:
+        """See what happened to some files that were written to."""
+        for path in paths:
+            source = self.sources.get(self._named.get(path, (0, 0)))
+            here = _scan.look(path) if source else None
+            if here and source and here.key == source.key:
+                self._see(here)
+            elif source:
+                self.stale = True
+        await self._settle()
+
+    async def read(self) -> bool:
+        """Read a batch of each file that has something and has room; False where there was none.
+
+        Raises the error of a delivery that failed.
+        """
+        if self.lines.failure:
+            raise self.lines.failure
+        progress = False
+        for _ in range(len(self._ready)):
+            if self.lines.under_way >= TOTAL:
+                break
+            source = self._ready.popleft()
+            if not source.reading:
+                source.queued = False
+            elif not self.lines.has_room(source):
+                self._ready.append(source)
+            else:
+                progress = True
+                await self._read(source)
+        if progress:
+            await self._settle()
+        return progress
+
+    async def drain(self) -> None:
+        """Wait until everything read is delivered; raises the error of a delivery that failed."""
+        for entry in self.memory.logs.values():
+            if entry.window:
+                await entry.window.drain()
+        self._tidy()
+        self._measure()
+
+    def close(self) -> None:
+        """Give up what is under way, and close all files."""
+        for entry in self.memory.logs.values():
+            if entry.window:
+                entry.window.cancel()
+        self.lines.handles.close_all()
+
+    # What is there
+
+    def _see(self, found: Found) -> None:
+        source = self.sources.get(found.key)
+        if source is None:
+            source = self.sources[found.key] = Source(found.key, found.path, found.look, found.listed, grown=_now())
+            source.log = self.memory.finished(source)
+            source.judged = basis(source, final=self._final(source)) if source.log else ()
+            self._unsettled.add(source)
+            return
+        source.renamed = source.renamed or source.path != found.path
+        source.path, source.listed, source.deleted = found.path, found.listed, not found.links
+        before, source.look = source.look, found.look
+        if before != source.look:
+            source.grown = _now()
+        if source.reading:
+            self._changed(source, before)
+        else:
+            self._unsettled.add(source)
+
+    def _changed(self, source: Source, before: tail.Look) -> None:
+        if source.text and source.text.compressed:
+            if before != source.look:
+                self._release(source)
+            return
+        what = tail.change(source.read, before, source.look)
+        if what is Change.SHRUNK or (what is not Change.NONE and not self._holds(source)):
+            self._truncated(source)
+        elif what is Change.GROWN or (source.look.size > source.read and (not source.exhausted or self._final(source))):
+            self._queue(source)
+
+    @staticmethod
+    def _holds(source: Source) -> bool:
+        """Whether an open file still holds what was last read from it; others are checked when they are read."""
+        known = len(source.tail)
+        return source.text is None or source.text.read(source.read - known, known) == source.tail
+
+    async def _missing(self, sources: list[Source]) -> None:
+        """See what became of files that are not under their names any more."""
+        gone = []
+        for source in sources:
+            if source.text:
+                self._see(_scan.found(source.path, os.fstat(source.text.descriptor), listed=False))
+            else:
+                gone.append(source)
+        still = {found.key for found in await self._see_kin([(source.path, source.key) for source in gone])}
+        for source in gone:
+            if source.key not in still:
+                self._drop(source)
+
+    async def _see_orphans(self) -> None:
+        """Look for what became of logs of an earlier run while nobody looked."""
+        present = {source.log.identity for source in self.sources.values() if source.log}
+        orphans = [log for log in self.memory.logs.values() if log.identity not in present]
+        await self._see_kin([(entry.path, entry.key) for entry in orphans])
+        await self._settle()
+
+    async def _see_kin(self, lost: list[tuple[str, Key]]) -> list[Found]:
+        wanted: dict[str, tuple[set[Key], set[str]]] = {}
+        for path, key in lost:
+            keys, names = wanted.setdefault(os.path.dirname(path), (set(), set()))  # noqa: PTH120 — often called
+            keys.add(key)
+            names.add(log_name(path))
+        if not wanted:
+            return []
+        kindred = await asyncio.to_thread(_scan.kin, wanted, self._options.exclude)
+        listed = set(self._named.values())
+        found = [here for here in kindred if here.key not in listed]
+        for here in found:
+            self._see(here)
+        return found
+
+    # What it is
+
+    async def _settle(self) -> None:
+        """Judge the files of which it isn't known which log they are, the oldest first."""
+        for source in sorted(self._unsettled, key=lambda source: (source.look.mtime, source.path)):
+            final = self._final(source)
+            if source.look.size and source.judged != basis(source, final=final):
+                await self._find_out(source, final=final)
+            if not source.waiting:
+                self._unsettled.discard(source)
+
+    async def _find_out(self, source: Source, *, final: bool) -> None:
+        if not source.waiting:
+            source.log = None
+        step = await self._judge.judge(source, final=final, at_end=self._at_end)
+        if source.reading:
+            self._queue(source)
+        elif step is Step.NEW and not source.log:
+            self._drop(source)  # beside a log that is followed, but none of ours
+        else:
+            source.judged = basis(source, final=final) if step else ()
+
+    def _final(self, source: Source) -> bool:
+        """Whether a file's last line is taken as it is, without a newline."""
+        rotated = source.deleted or source.renamed or not source.listed or _suffixed(source.path)
+        return self._context.once or (rotated and self._idle(source))
+
+    def _idle(self, source: Source) -> bool:
+        return _now() - source.grown > self._options.idle
+
+    def _truncated(self, source: Source) -> None:
+        self._context.count("files_truncated", 1, {"input": self._context.name})
+        log.info("%s holds other text than at the last look; reading it from its beginning", source.path)
+        self._release(source)
+
+    def _release(self, source: Source) -> None:
+        source.detach()
+        self._unsettled.add(source)
+
+    # What it holds
+
+    def _queue(self, source: Source) -> None:
+        if not source.queued:
+            source.queued = True
+            self._ready.append(source)
+
+    async def _read(self, source: Source) -> None:
+        result = await self.lines.read(source, final=self._final(source))
+        if result is Result.MORE:
+            self._ready.append(source)
+            return
+        source.queued = False
+        if result is Result.CHANGED:
+            self._truncated(source)
+        elif result is Result.END and source.text and source.text.compressed:
+            source.ended = True
+            if source.text.damage:
+                self._damaged(source, source.text.damage)
+
+    def _damaged(self, source: Source, damage: str) -> None:
+        self._context.count("files_damaged", 1, {"input": self._context.name})
+        log.error(
+            "%s: %s; delivered what could be read, %d bytes of text. Restore the file to get the rest",
+            source.path,
+            damage,
+            source.read,
+        )
+
+    def _tidy(self) -> None:
+        """Note what is done with, and let go of it."""
+        for source in list(self.sources.values()):
+            entry = source.log
+            if entry and (source.queued or source.waiting or entry.window):
+                continue
+            if entry and source.ended:
+                self._finish(source, entry)
+            copy = entry is not None and not source.reading
+            if not source.listed and (copy or (self._idle(source) and (entry is None or source.exhausted))):
+                self._drop(source)
+
+    def _finish(self, source: Source, entry: Log) -> None:
+        self.memory.finish(source, entry)
+        if source.reading:
+            self._release(source)
+            source.log = entry
+            source.judged = basis(source, final=self._final(source))
+            self.lines.handles.close(source)
+        source.ended = False
+
+    def _drop(self, source: Source) -> None:
+        source.detach()
+        self.lines.handles.close(source)
+        self._unsettled.discard(source)
+        del self.sources[source.key]
+
+    def _measure(self) -> None:
+        labels = {"input": self._context.name}
+        lag = sum(
+            max(0, source.look.size - source.log.kept.offset)
+            for source in self.sources.values()
+            if source.log and source.reading and not (source.text and source.text.compressed)
+        )
+        self._context.gauge("file_lag_bytes", lag, labels)
+        self._context.gauge("files_followed", len(self.sources), labels)
+        self._context.gauge("files_open", len(self.lines.handles), labels)
+
+
+def _suffixed(path: str) -> bool:
+    """Whether a name is a log's with something behind it: `app.log.1`, but not `app-2026-11-20.log`."""
+    name = log_name(path)
+    return path != name and path.startswith(name)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
