@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import __version__
+from pipeline import __version__, dead_commands
 from pipeline.contract import Unusable
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
+app.add_typer(dead_commands.app, name="dead")
 
 File = Annotated[
     Path, typer.Option("--config", "-c", envvar="AIOLOGS_CONFIG", metavar="FILE", help="The configuration file.")
@@ -77,7 +78,7 @@ def check(
     ] = False,
     json: Json = False,
 ) -> None:
-    """Check a configuration file and run its tests; exit code 1 where something is wrong."""
+    """Check a configuration file. Runs its tests, too; exit code 1 where something is wrong."""
     from pipeline.check import check as look
 
     report = look(config, connect=connect)
@@ -94,7 +95,7 @@ def explain(
     ] = None,
     json: Json = False,
 ) -> None:
-    """Show what each stage does to a record, offline; exit code 1 where it would be set aside."""
+    """Show what each stage does to a record. Works offline; exit code 1 where it would be set aside."""
     from pipeline.config import load
     from pipeline.explain import Walk
     from pipeline.registry import nearest
@@ -118,7 +119,7 @@ def stages(
     kind: Annotated[Literal["stage", "input", "output"], typer.Option(help="What to list.")] = "stage",
     json: Json = False,
 ) -> None:
-    """List the stages, or the inputs or outputs, that there are; or show one with its options."""
+    """List stages, inputs or outputs. With a name: show that one with its options."""
     from pipeline.registry import Unknown, describe, names
 
     try:
@@ -136,7 +137,7 @@ def stages(
 
 @app.command(epilog="Example: aiologs schema > aiologs.schema.json")
 def schema() -> None:
-    """Print the JSON schema of the configuration file, for editors."""
+    """Print the configuration's JSON schema. Editors check and complete with it."""
     from pipeline.schema import schema as made
 
     print(_dumps(made()))

@@ -83,8 +83,9 @@ class Explanation:
     failed: Failed | None = None
 
     def __str__(self) -> str:
-        """The whole way, for people."""
-        return "\n".join(self._lines())
+        """The whole way, for people; without what would control a terminal."""
+        text = "\n".join(self._lines())
+        return "".join(each if each.isprintable() or each == "\n" else ascii(each)[1:-1] for each in text)
 
     def _lines(self) -> Iterator[str]:
         yield f"{self.record_bytes} bytes, as the input {self.input!r} would read them"

@@ -38,17 +38,14 @@ class Problem(NamedTuple):
     message: str
 
     def show(self, path: str, text: str) -> str:
-        """`path:line:column: message`, the line, and a caret below the column."""
-        lines = text.splitlines()
-        line = (
-            _CONTROL.sub("\N{REPLACEMENT CHARACTER}", lines[self.mark.line - 1]) if self.mark.line <= len(lines) else ""
-        )
+        """`path:line:column: message`, and the line, where there is one, with a caret below the column."""
+        head = f"{path}:{self.mark.line}:{self.mark.column}: {self.message}"
+        line = "".join(text.splitlines()[self.mark.line - 1 : self.mark.line])
+        if not line.strip():
+            return head
         indent = re.sub(r"[^\t]", " ", line[: self.mark.column - 1])
-        number = f"{self.mark.line:5} | "
-        return (
-            f"{path}:{self.mark.line}:{self.mark.column}: {self.message}\n"
-            f"{number}{line}\n{' ' * (len(number) - 2)}| {indent}^"
-        )
+        line = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", line)
+        return f"{head}\n{self.mark.line:5} | {line}\n      | {indent}^"
 
 
 @dataclass(slots=True)

@@ -91,9 +91,9 @@ def test_without_a_command_there_is_help(aiologs):
     assert "explain" in out + err
 
 
-@pytest.mark.parametrize("command", ["run", "check", "explain", "stages", "schema"])
+@pytest.mark.parametrize("command", ["run", "check", "explain", "stages", "schema", "dead list"])
 def test_every_command_has_help_with_an_example(aiologs, command):
-    code, out, _ = aiologs(command, "--help")
+    code, out, _ = aiologs(*command.split(), "--help")
     assert code == 0
     assert f"aiologs {command}" in out[out.index("Example") :]
 

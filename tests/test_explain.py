@@ -217,3 +217,10 @@ def test_the_whole_way_is_shown_for_people(file):
     assert "\nmine (change)   " in text
     assert f'    + long: "{"x" * 158}…\n' in text
     assert "\nstored in logs as explain-0\n" in text
+
+
+def test_a_record_can_not_control_the_terminal(file):
+    text = str(explained(file, "[]", {"a\x1b[2J": "\x9b31m\x7f\n"}))
+    assert r"+ a\x1b[2J: " in text
+    assert "\x9b" not in text
+    assert "\x7f" not in text
