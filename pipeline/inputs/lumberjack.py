@@ -27,6 +27,8 @@ _SHORTEST = 6
 """Bytes of the shortest frames, W and C: their head and one number."""
 _MOST_PAIRS = 4096
 """Pairs in one D frame: far more than any client has, few enough that their overhead in memory stays small."""
+_LARGE = 32 << 10
+"""Bytes of a compressed frame that is looked into before it is inflated."""
 _SMALL = 1 << 20
 """Up to these bytes of inflated data any ratio is fine: 2,048 equal lines compress a thousandfold."""
 
@@ -180,6 +182,8 @@ class Protocol:
         most = min(self._limits.inflated, max(_SMALL, len(body) * self._limits.ratio))
         inflater = isal_zlib.decompressobj()
         try:
+            if len(body) > _LARGE:
+                _peek(body)
             inflated: bytes = inflater.decompress(body, most + 1)
         except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes the class for an instance
             raise ProtocolError(f"a compressed frame can't be inflated: {error}") from error
@@ -266,6 +270,13 @@ class Protocol:
     def _check_frame(self, length: int) -> None:
         if length > self._limits.frame:
             raise ProtocolError(f"a frame of {length} bytes; at most {self._limits.frame} are taken")
+
+
+def _peek(body: bytes) -> None:
+    """Raise where a compressed frame does not begin with a record: a bomb is not worth the time to inflate it."""
+    begin = isal_zlib.decompressobj().decompress(body[:_LARGE], 2)
+    if begin not in _RECORDS:
+        raise ProtocolError(f"a compressed frame begins with {begin!r}, which is no record")
 
 
 def _json(strings: list[bytes]) -> bytes:

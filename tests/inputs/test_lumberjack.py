@@ -1,5 +1,6 @@
 """The Lumberjack parser: every frame, every limit, any bytes at any boundary."""
 
+import os
 import struct
 import zlib
 from itertools import pairwise
@@ -206,6 +207,15 @@ def test_a_ratio_beyond_the_limit_is_refused_only_above_a_mebibyte():
     _, error = parse(window(1) + packed(large), Limits(ratio=1))
     assert error is not None
     assert "inflates to more than 1048576 bytes" in error
+
+
+def test_a_large_compressed_frame_must_begin_with_a_record():
+    for begin in (b"\0", b"2W", b"2C"):
+        _, error = parse(window(1) + packed(begin + os.urandom(40_000)))
+        assert error is not None
+        assert "begins with" in error
+    text = os.urandom(40_000)
+    assert contents(window(1) + packed(record(text, 1))) == [[text]]
 
 
 def test_a_window_exactly_as_large_as_it_may_be_is_taken():
