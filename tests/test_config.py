@@ -290,6 +290,10 @@ def test_a_bad_condition_is_told_at_its_place(file, when):
     assert said.startswith("when: ")
 
 
+def test_what_follows_from_a_missing_variable_is_not_told(file):
+    assert message(file, ENDS + 'stages: [tag: {size: "${NO}"}]').startswith("the environment variable NO is not set")
+
+
 def test_a_file_that_is_no_mapping(file):
     assert (1, 1, "keys with values must stand here") in mistakes(file, "- a")
 
