@@ -26,7 +26,7 @@ from pydantic import BaseModel
 
 from pipeline import registry
 from pipeline.condition import Condition
-from pipeline.contract import ID, INDEX, RAW, RESERVED, Batch, Decoder, Documents, Event, Stage
+from pipeline.contract import ID, INDEX, METADATA, RAW, RESERVED, Batch, Decoder, Documents, Event, Stage
 
 SLICE = 128
 """Records worked on together: 64 to 128 cost least, 512 a sixth more (measured with a second-level cache of 1 MiB)."""
@@ -377,7 +377,7 @@ class _Narrow:
     def _decoder(self, origin: tuple[str, ...]) -> tuple[Callable[[bytes], Event], frozenset[str]]:
         """A decoder for the fields that matter, and those whose presence in a record asks for the full way."""
         if origin not in self._decoders:
-            clash = frozenset(self.adds) | {*RESERVED} | {*origin} | {key.partition(".")[0] for key in origin}
+            clash = frozenset(self.adds) | {*RESERVED, METADATA} | {*origin} | {key.partition(".")[0] for key in origin}
             fields = dict.fromkeys(self.reads | clash, Any)
             shape = TypedDict("shape", fields, total=False)  # type: ignore[misc]
             self._decoders[origin] = msgspec.json.Decoder(shape).decode, clash  # type: ignore[assignment]
@@ -416,6 +416,7 @@ class _Bodies:
             into = lines.setdefault(index, [])
             into.append(heads[index] + (dumps(id_)[1:-1] if self._escape else id_.encode()) + b'"}}')
             if raw is None:
+                event.pop(METADATA, None)
                 into.append(dumps(event))
             else:
                 added = dumps({key: event[key] for key in keep if key in event})

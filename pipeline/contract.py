@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import asyncio
 
 Event = dict[str, Any]
-"""What orjson gives and takes. Reserved keys: `@index` (where it goes), `@id` (its document id) and `@raw`."""
+"""What orjson gives and takes. Reserved keys: `@index` (where it goes), `@id` (its document id) and `@raw`.
+`@metadata`, which Beats send, is there for stages and is not stored."""
 
-INDEX, ID, RAW = "@index", "@id", "@raw"
+INDEX, ID, RAW, METADATA = "@index", "@id", "@raw", "@metadata"
 RESERVED = (INDEX, ID, RAW)
 
 

@@ -235,21 +235,21 @@ class Delivery:
             if n:
                 self._metrics.count("documents", n, {"output": name, "fate": fate})
 
-    async def write_parked(self, name: str, output: Output, entries: list[Entry]) -> bool:
-        """Try parked documents of one output again; False when something of them is still late."""
+    async def write_parked(self, name: str, output: Output, entries: list[Entry]) -> set[str]:
+        """Try parked documents of one output again; returns the indices of which something is still late."""
         by_index: dict[str, list[Entry]] = {}
         for entry in entries:
             by_index.setdefault(entry.documents.index, []).append(entry)
-        late = False
-        for same in by_index.values():
+        late = set()
+        for index, same in by_index.items():
             written = await output.write(merge([entry.documents for entry in same]))
             if written.late:
-                late = True
+                late.add(index)
                 continue
             await self._set_aside([_parked_letter(name, refused) for refused in written.refused])
             await self._durably(partial(self._parked.done, [entry.key for entry in same]), "take out parked documents")
             self._count_fates(name, written)
-        return not late
+        return late
 
     async def _write_or_park(self, name: str, output: Output, payload: list[Documents]) -> Written:
         """Write; but park everything when only this output does not get it stored while another does."""
@@ -303,6 +303,8 @@ def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str]) -> 
         record=records[number],
         origin=dict(batch.origin),
         time=time.time(),
+        identity=batch.identity,
+        place=batch.places()[number],
     )
 
 

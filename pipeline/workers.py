@@ -39,6 +39,11 @@ _PATIENCE = 5.0
 class Processor(Protocol):
     """Runs the chain somewhere."""
 
+    @property
+    def alive(self) -> int:
+        """How many processes it has."""
+        ...
+
     async def start(self) -> None:
         """Be ready to process."""
         ...
@@ -57,7 +62,11 @@ class Inline:
 
     def __init__(self, chain: Chain, gauge: Callable[[str, float], None] = lambda *_: None) -> None:
         self._chain, self._gauge, self._refreshed = chain, gauge, 0.0
-        self.alive = 0
+
+    @property
+    def alive(self) -> int:
+        """It has no process of its own."""
+        return 0
 
     async def start(self) -> None:
         """Nothing to start."""

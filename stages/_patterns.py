@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv6Address
 
 # Behind a letter or digit nothing begins, unless they are an escape of JSON inside JSON: `\n4111…`, `\u00e94111…`.
-LEFT = r"(?:(?<![0-9A-Za-z])|(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4}))"
+_ESCAPED = r"(?<=\\[bfnrt])|(?<=\\u[0-9a-fA-F]{4})"
+LEFT = r"(?:(?<![0-9A-Za-z])|" + _ESCAPED + ")"
 # The same behind the first character: an expression that begins with a set is what Python's matcher skips quickly to.
 LEFT_OF_LAST = r"(?:(?<![0-9A-Za-z].)|(?<=\\[bfnrt].)|(?<=\\u[0-9a-fA-F]{4}.))"
 RIGHT = r"(?![0-9A-Za-z])"
@@ -155,7 +156,7 @@ RULES: dict[str, Rule] = {
     "jwt": Rule(
         (r"eyJ[\w-]{5}",),
         # Not in the middle of a run of its characters: each run is read once.
-        _ascii(r"(?:(?<![\w-])|(?<=\\[bfnrt]))eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+){0,3}"),
+        _ascii(r"(?:(?<![\w-])|" + _ESCAPED + r")eyJ[\w-]{5,}+\.[\w-]{5,}+(?:\.[\w-]*+){0,3}"),
     ),
     "aws": Rule(
         (r"A(?:KIA|SIA|BIA|CCA)[0-9A-Z]{16}", r"(?i)secret[-_ ]?(?:access[-_ ]?)?key[^0-9a-z]"),
@@ -209,7 +210,7 @@ RULES: dict[str, Rule] = {
     ),
     "ipv6": Rule(
         (r":[0-9A-Fa-f]{0,4}:",),
-        _ascii(r"(?:(?<![\w:.])|(?<=\\[bfnrt]))(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:.]{2,46}(?![\w:.])"),
+        _ascii(r"(?:(?<![\w:.])|" + _ESCAPED + r")(?=[0-9A-Fa-f]*:[0-9A-Fa-f]*:)[0-9A-Fa-f:.]{2,46}(?![\w:.])"),
         ipv6,
     ),
 }

@@ -21,13 +21,13 @@ class Hiding:
     """How a secret is hidden, and what something hidden looks like, so that it is not hidden again."""
 
     def __init__(self, hide: Callable[[str], str], hidden: str) -> None:
-        self._hide, self.hidden = hide, re.compile(hidden, re.DOTALL)
+        self.hide, self.hidden = hide, re.compile(hidden, re.DOTALL)
         self.counts: dict[str, int] = {}
 
     def __call__(self, rule: str, secret: str) -> str:
         """What stands for the secret, which is counted for the rule."""
         self.counts[rule] = self.counts.get(rule, 0) + 1
-        return self._hide(secret)
+        return self.hide(secret)
 
     def end(self, text: str, at: int) -> int:
         """Where something hidden that begins at `at` ends, 0 where nothing does."""

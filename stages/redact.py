@@ -105,10 +105,51 @@ class Redact:
         self._database = compiled([expression for _, expression in self._secrets.triggers])
         self._known: set[str] = set()
         self._special: dict[str, str | None] = {}
+        self._plain_keys: dict[bytes, bool] = {}
 
     def touches(self, block: bytes) -> list[int]:
         """The offsets in undecoded JSON at which something may have to be hidden, ascending."""
         return sorted([at for at, _ in self._scan(block)])
+
+    def edit(self, record: bytes, offsets: list[int]) -> tuple[bytes, dict[str, int]] | None:
+        """The record with its secret values hidden, where all that may be hidden are plain texts behind plain keys.
+
+        That is how most secrets in logs look, and it costs a third of decoding the record, walking through it and
+        encoding it again.
+        """
+        pieces, done, hidden = [], 0, 0
+        for offset in offsets:
+            if offset < done:  # inside of a value that is hidden already
+                continue
+            span = self._plain_value(record, offset)
+            if span is None:
+                return None
+            start, end = span
+            text = record[start:end].decode()
+            if text and not self._hide.hidden.fullmatch(text):
+                pieces += [record[done:start], orjson.dumps(self._hide.hide(text))[1:-1]]
+                done, hidden = end, hidden + 1
+        return b"".join([*pieces, record[done:]]), {KEY: hidden}
+
+    def _plain_value(self, record: bytes, colon: int) -> tuple[int, int] | None:
+        """Where the value of the key before a colon stands, if both are texts without escapes and the key is secret.
+
+        A quote that follows a brace or comma is not escaped. Were it the end of a text, the key behind it would stand
+        outside of any, which no valid JSON has: so it opens a key.
+        """
+        if record[colon - 1 : colon + 2] != b'":"':
+            return None
+        opens = record.rfind(b'"', 0, colon - 1)
+        end = record.find(b'"', colon + 2)
+        if opens < 1 or end < 0 or record[opens - 1] not in b"{,":
+            return None
+        key = record[opens + 1 : colon - 1]
+        if key not in self._plain_keys:
+            self._plain_keys[key] = b"\\" not in key and key.decode() in self._names
+            if len(self._plain_keys) > _MOST_KEYS:
+                self._plain_keys.clear()
+                return None
+        return (colon + 2, end) if self._plain_keys[key] and b"\\" not in record[colon + 2 : end] else None
 
     def _scan(self, data: bytes) -> list[tuple[int, int]]:
         """Where triggers match (their last byte), and which."""

@@ -210,6 +210,12 @@ def test_a_record_edited_as_bytes_is_as_if_it_had_been_decoded_and_counts():
     assert first[1] == b'{"secret":"-","level":"a","LEVEL":"A"}'
 
 
+def test_metadata_of_beats_is_there_for_stages_but_not_stored():
+    given = batch({"level": "a", "@metadata": {"beat": "filebeat"}}, {"level": "a"})
+    result = chain('drop|field("@metadata.beat") != "filebeat"', "route").run(given)
+    assert [document for _, document in documents(result).values()] == [{"level": "a"}, {"level": "a"}]
+
+
 def test_a_stage_before_sees_what_one_behind_it_hides():
     class Copy(Part):
         reads = frozenset({"secret"})

@@ -272,10 +272,10 @@ class Kafka:
 
     def _measure(self, consumer: Any) -> None:
         """How many records of our partitions are not stored yet."""
-        lag = 0
         for partition in consumer.assignment() & self._stored.keys():
-            lag += max(0, (consumer.highwater(partition) or 0) - self._stored[partition])
-        self._context.gauge("kafka_lag", lag, {"input": self._context.name})
+            lag = max(0, (consumer.highwater(partition) or 0) - self._stored[partition])
+            labels = {"input": self._context.name, "topic": partition.topic, "partition": str(partition.partition)}
+            self._context.gauge("kafka_lag", lag, labels)
 
     # --- coming and going of partitions ---
 

@@ -549,3 +549,50 @@ def test_hostile_texts_take_linear_time(piece):
     before = time.process_time()
     redacted(text, EVERYTHING)
     assert time.process_time() - before < 1.5
+
+
+EDITORS = [DEFAULT, make(action="mask"), make(action="hash", key="k" * 16), make(replacement='"x"')]
+
+
+@pytest.mark.parametrize("stage", EDITORS)
+@pytest.mark.parametrize(
+    "event",
+    [
+        {"password": "hunter2"}, {"a": {"apiKey": "sk-1", "b": 1}, "token": "x y"}, {"authorization": "Basic dTpw"},
+        {"password": GONE}, {"password": "gr\u00fc\u00dfe"}, {"a": "it, ", "secret": "b:c", "d": {"secret": "{,:"}},
+    ],
+)  # fmt: skip
+def test_plain_values_of_plain_keys_are_hidden_in_the_bytes_as_they_would_be_in_the_event(stage, event):
+    record = orjson.dumps(event)
+    edited, counts = stage.edit(record, stage.touches(record))
+    stage.counts.clear()
+    assert orjson.loads(edited) == stage([orjson.loads(record)])[0]
+    assert counts.get("key", 0) == stage.counts.get("key", 0)
+    stage.counts.clear()
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"password" : "x"}', b'{"password":1}', b'{"password":{"a":"b"}}', b'{"password":"a\\"b"}',
+        b'{"m":"a@b.example"}',
+        b'{"m":"{\\"password\\":\\"x\\"}"}', b'{"p\\u0061ssword":"x"}', b'{"m":"password=x"}', b'{"password":["x"]}',
+    ],
+)  # fmt: skip
+def test_anything_else_is_not_edited_as_bytes(record):
+    assert DEFAULT.edit(record, DEFAULT.touches(record)) is None
+
+
+@given(events(), st.sampled_from(EDITORS), st.booleans())
+def test_bytes_that_were_edited_say_what_the_event_would(planted_event, stage, ascii_only):
+    _, event = planted_event
+    record = json.dumps(event, ensure_ascii=ascii_only, separators=(",", ":")).encode(errors="replace")
+    try:
+        expected = orjson.loads(record)
+    except orjson.JSONDecodeError:
+        return
+    if edited := stage.edit(record, stage.touches(record)):
+        stage.counts.clear()
+        assert orjson.loads(edited[0]) == stage([expected])[0]
+        assert edited[1]["key"] == stage.counts.get("key", 0)
+    stage.counts.clear()

@@ -1,0 +1,97 @@
+"""The daemon process: what it takes from and tells the system that runs it (signals, systemd, exit codes)."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from pipeline import __version__, config, database
+from pipeline.app import App
+from pipeline.chain import Chain
+from pipeline.log import set_up
+from pipeline.metrics import Metrics
+from pipeline.workers import Inline, Nursery, Processor, Workers
+
+log = logging.getLogger("aiologs")
+
+
+def run(path: Path, *, once: bool = False) -> int:
+    """Run the configuration at `path` until told to stop; returns the exit code.
+
+    0: stopped as asked, everything under way is stored. 1: an input or output failed; the log says how. Raises
+    `contract.Unusable` (and so `config.ConfigError`) for what can't work as configured.
+    """
+    settings = config.load(path)
+    set_up(settings.log)
+    log.info("aiologs %s starts with %s", __version__, path)
+    chain = Chain(settings.chain_spec())
+    for warning in chain.warnings:
+        log.warning("%s", warning)
+    # Before there are threads, an event loop, or the lock, which a child would hold beyond our death.
+    nursery = Nursery.forked(chain) if settings.workers else None
+
+    def processor(metrics: Metrics) -> Processor:
+        if nursery is None:
+            return Inline(chain, metrics.report)
+
+        def restarted(reason: str) -> None:
+            metrics.count("worker_restarts", 1, {"reason": reason})
+
+        return Workers(nursery, chain.spec, settings.workers, gauge=metrics.report, restarted=restarted)
+
+    with database.lock(settings.data_dir):
+        import uvloop  # noqa: PLC0415 - after the fork, and `check` has no need of it
+
+        gc.freeze()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(_main(settings, processor, once=once))
+
+
+async def _main(settings: config.Config, processor: Callable[[Metrics], Processor], *, once: bool) -> int:
+    app = App(settings, processor, once=once, notify=notify)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, app, number)
+    watchdog = asyncio.create_task(_watchdog(), name="watchdog")
+    try:
+        await app.run()
+    except Exception:
+        log.exception("aiologs ends")
+        return 1
+    finally:
+        watchdog.cancel()
+    return 0
+
+
+def _stop(app: App, number: int) -> None:
+    """Drain at the first signal; exit at once at the second: what is under way is read again at the next start."""
+    if app.stop.is_set():
+        log.warning("second %s: exits at once", signal.Signals(number).name)
+        os._exit(1)
+    log.info("%s: stops reading and finishes what is under way", signal.Signals(number).name)
+    app.stop.set()
+
+
+async def _watchdog() -> None:
+    """Tell systemd that the event loop runs, at half the time allowed (WATCHDOG_USEC, sd_watchdog_enabled(3))."""
+    if os.environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
+        return
+    if every := int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6:
+        while True:
+            notify("WATCHDOG=1")
+            await asyncio.sleep(every)
+
+
+def notify(message: str) -> None:
+    """Tell systemd something (sd_notify(3)); nothing happens where it did not ask to be told."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(message.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)
