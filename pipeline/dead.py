@@ -1,0 +1,316 @@
+"""`dead.db`: the records that were set aside, each with its original bytes and the reason.
+
+A letter is on the disk when `put()` returns. The first cause of a record is kept, a repetition is only counted. What
+may be kept is bounded; when that is used up, `put()` raises `StorageError`: inputs wait, nothing is lost, and the
+message says what to do. Other processes may read the file while the daemon runs: `reading()`.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from pipeline.contract import Unusable
+from pipeline.database import Database, StorageError
+from pipeline.sqlite import Row, Table, connect, sealed, shrink, size, sound
+
+log = logging.getLogger("aiologs.dead")
+
+NAME = "dead.db"
+MAX_BYTES = 1 << 30
+_PAGE = 500
+"""Letters that are read at once."""
+_EXPIRY_SECONDS = 3600.0
+"""How often letters that are too old are looked for."""
+
+Key = tuple[str, str]
+"""Output and document id: there is one letter of each."""
+Change = tuple[int, int]
+"""How many letters there are now more, and the bytes that all of them take."""
+
+
+@dataclass(slots=True)
+class Letter:
+    """A record that was set aside, or a document that an output refused."""
+
+    id: str
+    """The document id."""
+    input: str
+    record: bytes
+    """The record as the input read it; empty where it was no longer at hand."""
+    origin: Mapping[str, str | int]
+    """What is true of every record of its batch."""
+    time: float
+    """When it was set aside, in seconds since 1970."""
+    output: str = ""
+    """The output that refused the document; empty: the chain could not process the record."""
+    stage: str = ""
+    reason: str = ""
+    traceback: str = ""
+    index: str = ""
+    identity: str = ""
+    """Its batch's identity, which with the place gives the same id again."""
+    place: int = 0
+    document: bytes | None = None
+    """What the output refused."""
+    number: int = 0
+    """Its place among the letters, rising; given by `put`."""
+    repeats: int = 0
+    """How often it was set aside again; counted by `put`."""
+
+    @property
+    def key(self) -> Key:
+        """What there is one letter of."""
+        return self.output, self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Which letters are meant: those to which all of these apply. What is empty applies to every letter."""
+
+    id: str = ""
+    """The beginning of the document id."""
+    input: str = ""
+    stage: str = ""
+    reason: str = ""
+    """A part of the reason, in any letter case."""
+    index: str = ""
+    output: str = ""
+
+
+_MEANT = """
+    (:id = '' OR substr(id, 1, length(:id)) = :id) AND (:reason = '' OR instr(lower(reason), lower(:reason)) > 0)
+    AND :input IN ('', input) AND :stage IN ('', stage) AND :index IN ('', index_name) AND :output IN ('', output)
+"""
+"""`Filters` as a condition of SQL."""
+
+
+@dataclass(slots=True)
+class Group:
+    """Letters with the same cause."""
+
+    reason: str
+    """With N for every number."""
+    stage: str
+    input: str
+    index: str
+    output: str
+    count: int
+    first: float
+    last: float
+    sample: str
+    """The id of the first of them."""
+
+
+_LETTERS = Table(
+    "letters",
+    {
+        "output": "TEXT", "id": "TEXT", "input": "TEXT", "stage": "TEXT", "reason": "TEXT", "index_name": "TEXT",
+        "identity": "TEXT", "place": "INTEGER", "time": "REAL", "origin": "TEXT", "traceback": "TEXT",
+        "record": "BLOB", "document": "BLOB",
+    },
+    ("output", "id"),
+)  # fmt: skip
+_REPEATS = Table("repeats", {"output": "TEXT", "id": "TEXT", "count": "INTEGER"}, ("output", "id"))
+
+Letters = list[Letter]
+Groups = list[Group]
+Select = Callable[[sqlite3.Connection, Table, str, Mapping[str, Any]], list[Row]]
+
+
+class DeadLetters:
+    """The dead letters of a daemon, up to `max_bytes`; those older than `max_age` seconds are removed, None: never."""
+
+    def __init__(self, data_dir: Path, max_bytes: int = MAX_BYTES, max_age: float | None = None) -> None:
+        self._database = Database(data_dir / NAME, [_LETTERS, _REPEATS])
+        self._max_bytes, self._max_age, self._looked_for_old = max_bytes, max_age, 0.0
+        self._count = self._bytes = 0
+
+    @property
+    def damaged(self) -> bool:
+        """Whether letters were lost to damage of the file."""
+        return self._database.damaged
+
+    def count(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def bytes(self) -> int:
+        """How much room they take on the disk."""
+        return self._bytes
+
+    async def start(self) -> None:
+        """Open the file; raises `Unusable`."""
+        await self._database.start()
+        self._count = await self._database.read(_count)
+        await self.put([])
+
+    async def stop(self) -> None:
+        """Close the file."""
+        await self._database.stop()
+
+    async def put(self, letters: Sequence[Letter]) -> None:
+        """Keep letters, durably; raises `StorageError` where the disk is full, or the room for them."""
+        self._changed(*await self._database.write(partial(self._put, letters)))
+
+    async def list(self, filters: Filters = Filters(), limit: int = _PAGE, after: int = 0) -> Letters:
+        """The oldest letters that are meant, from behind the number `after`."""
+        return await self._database.read(partial(_page, self._database.select, filters, limit, after))
+
+    async def summary(self, filters: Filters = Filters()) -> Groups:
+        """The letters that are meant, grouped by cause, the most frequent first."""
+        return await self._database.read(partial(_groups, filters))
+
+    async def remove(self, keys: Sequence[Key]) -> None:
+        """Forget the letters with these keys."""
+        self._changed(*await self._database.write(partial(_remove, keys)))
+
+    async def purge(self, filters: Filters) -> int:
+        """Forget the letters that are meant; returns how many."""
+        change = await self._database.write(partial(_purge, _MEANT, asdict(filters)))
+        self._changed(*change)
+        return -change[0]
+
+    def _changed(self, more: int, used: int) -> None:
+        self._count += more
+        self._bytes = used
+
+    def _put(self, letters: Sequence[Letter], connection: sqlite3.Connection) -> Change:
+        more = self._remove_old(connection)
+        used = size(connection)
+        if letters and used >= self._max_bytes:
+            raise StorageError(
+                f"{self._database.path} is full ({used} of {self._max_bytes} bytes): see `aiologs dead list`, then "
+                "make room with `aiologs dead retry` or `aiologs dead purge`"
+            )
+        more += sum(_insert(letter, connection) for letter in letters)
+        return more, size(connection)
+
+    def _remove_old(self, connection: sqlite3.Connection) -> int:
+        """Remove the letters that are too old, from time to time; returns how many there are more, so 0 or less."""
+        now = time.time()
+        if self._max_age is None or now - self._looked_for_old < _EXPIRY_SECONDS:
+            return 0
+        self._looked_for_old = now
+        more, _ = _purge("time < :oldest", {"oldest": now - self._max_age}, connection)
+        if more:
+            log.warning("%d dead letters were older than %g s and are removed", -more, self._max_age)
+        return more
+
+
+class Reader:
+    """The dead letters for another process than the daemon."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self.damaged = 0
+        """How many letters were left out because they are not as they were written."""
+
+    def each(self, filters: Filters = Filters()) -> Iterator[Letter]:
+        """All letters that are meant, the oldest first."""
+        after = 0
+        while letters := _page(self._select, filters, _PAGE, after, self._connection):
+            yield from letters
+            after = letters[-1].number
+
+    def summary(self, filters: Filters = Filters()) -> Groups:
+        """The letters that are meant, grouped by cause, the most frequent first."""
+        return _groups(filters, self._connection)
+
+    def _select(self, connection: sqlite3.Connection, table: Table, rest: str, values: Mapping[str, Any]) -> list[Row]:
+        rows = connection.execute(table.select(rest), values).fetchall()
+        good = [row[:-1] for row in rows if sound(row[1:])]
+        self.damaged += len(rows) - len(good)
+        return good
+
+
+@contextmanager
+def reading(data_dir: Path) -> Iterator[Reader]:
+    """Read the letters, whether or not a daemon runs; raises `Unusable` where they can't be read."""
+    path = data_dir / NAME
+    if not path.exists():
+        raise Unusable(f"{path} does not exist: no daemon has run with this data_dir")
+    try:
+        with closing(connect(path, "ro")) as connection:
+            yield Reader(connection)
+    except sqlite3.Error as error:
+        raise Unusable(f"{path} can't be read: {error} (its owner can; a daemon repairs it when it starts)") from error
+
+
+def _row(letter: Letter) -> Row:
+    texts = letter.output, letter.id, letter.input, letter.stage, letter.reason, letter.index, letter.identity
+    origin = orjson.dumps(dict(letter.origin)).decode()
+    blobs = _text(letter.traceback), letter.record, letter.document
+    return (*map(_text, texts), letter.place, letter.time, origin, *blobs)
+
+
+def _text(text: str) -> str:
+    """What SQLite takes as text: the message of an error may quote what is not valid."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _letter(row: Row, repeats: int) -> Letter:
+    number, output, id_, input_, stage, reason, index, identity, place, at, origin, traceback, record, document = row
+    causes = output, stage, reason, traceback, index, identity, place, document
+    return Letter(id_, input_, record, orjson.loads(origin), at, *causes, number, repeats)
+
+
+def _page(select: Select, filters: Filters, limit: int, after: int, connection: sqlite3.Connection) -> Letters:
+    values = asdict(filters) | {"after": after, "limit": limit}
+    rows = select(connection, _LETTERS, f"WHERE n > :after AND {_MEANT} ORDER BY n LIMIT :limit", values)
+    return [_letter(row, _repeats((row[1], row[2]), connection)) for row in rows]
+
+
+def _groups(filters: Filters, connection: sqlite3.Connection) -> Groups:
+    rows = connection.execute(
+        f"""SELECT reason, stage, input, index_name, output, count(*), min(time), max(time), id, min(n) FROM letters
+        WHERE {_MEANT} GROUP BY 1, 2, 3, 4, 5 ORDER BY min(n)""",  # noqa: S608 - a constant
+        asdict(filters),
+    )
+    groups: dict[tuple[str, ...], Group] = {}
+    for reason, stage, input_, index, output, count, first, last, sample, _ in rows:
+        cause = re.sub(r"\d+", "N", reason), stage, input_, index, output
+        group = groups.setdefault(cause, Group(*cause, 0, first, last, sample))
+        group.count += count
+        group.first, group.last = min(group.first, first), max(group.last, last)
+    return sorted(groups.values(), key=lambda group: -group.count)
+
+
+def _repeats(key: Key, connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT count FROM repeats WHERE output = ? AND id = ?", key).fetchone()
+    return row[0] if row else 0
+
+
+def _insert(letter: Letter, connection: sqlite3.Connection) -> int:
+    """Keep a letter; returns 1, or 0 where there is one of its key, which is counted there."""
+    inserted = connection.execute(_LETTERS.insert("IGNORE"), sealed(_row(letter))).rowcount
+    if not inserted:
+        repeats = _repeats(letter.key, connection) + 1
+        connection.execute(_REPEATS.insert("REPLACE"), sealed((*letter.key, repeats)))
+    return inserted
+
+
+def _remove(keys: Sequence[Key], connection: sqlite3.Connection) -> Change:
+    connection.executemany("DELETE FROM repeats WHERE output = ? AND id = ?", keys)
+    removed = connection.executemany("DELETE FROM letters WHERE output = ? AND id = ?", keys).rowcount
+    shrink(connection)
+    return -max(removed, 0), size(connection)
+
+
+def _purge(condition: str, values: Mapping[str, Any], connection: sqlite3.Connection) -> Change:
+    found = connection.execute(f"SELECT output, id FROM letters WHERE {condition}", values)  # noqa: S608 - constants
+    return _remove(found.fetchall(), connection)
+
+
+def _count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM letters").fetchone()[0])
