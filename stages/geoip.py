@@ -1,0 +1,272 @@
+"""Where an IP address is, from a GeoIP database (`.mmdb`): MaxMind's, DB-IP's or ip-location-db's.
+
+    - geoip: {field: clientIp, database: /usr/share/GeoIP/GeoLite2-City.mmdb}
+    - geoip:
+        field: source.ip
+        target: source.geo
+        database: /usr/share/GeoIP/GeoLite2-City.mmdb
+        asn: /usr/share/GeoIP/GeoLite2-ASN.mmdb
+        properties: [country_iso_code, city_name, location, timezone]
+
+The target gets what the database knows of the properties wanted, under ECS names; `asn` gives `as` beside it, with
+`number` and `organization.name`. An address may have a port, brackets or a zone (`[2001:db8::1%eth0]:443`); of a list,
+as in X-Forwarded-For, the first address that is known counts. Private, invalid and unknown addresses and missing fields
+are no error: nothing is added.
+
+A database that is replaced (by renaming the new one over it) is taken up while running; one that can't be read then
+leaves the old one in use. One that is missing or broken at start is an error; an old one is a warning and shows in the
+metric `geoip_database_age_seconds`.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import maxminddb
+from pydantic import BaseModel, Field
+
+from pipeline.contract import Event, Unusable
+from pipeline.fields import getter, put, tops
+
+Property = Literal[
+    "country_iso_code",
+    "city_name",
+    "location",
+    "continent_code",
+    "country_name",
+    "region_name",
+    "region_iso_code",
+    "postal_code",
+    "timezone",
+]
+
+# An address with what may stand around it: brackets, a port, a zone; `::ffff:` before one of IPv4.
+_ADDRESS = re.compile(
+    r"\s*(?:(?:::ffff:)?([0-9]+(?:\.[0-9]+){3})(?::[0-9]+)?|\[?([0-9a-f:.]+)(?:%[^]\s]*)?(?:\](?::[0-9]+)?)?)\s*",
+    re.IGNORECASE,
+)
+_LONGEST_TEXT = 512
+
+
+class _Place(NamedTuple):
+    """What is known of an address."""
+
+    geo: dict[str, Any] | None
+    location: dict[str, float] | None
+    system: dict[str, Any] | None
+
+
+_NOWHERE = _Place(None, None, None)
+
+
+class Geoip:
+    """Adds the place of an address."""
+
+    class Options(BaseModel, extra="forbid"):
+        """The options of the stage."""
+
+        field: str = Field(default="clientIp", min_length=1, description="The field with the address.")
+        target: str = Field(default="geo", min_length=1, description="The field that gets the place.")
+        database: Path = Field(description="The path of a City or Country database.")
+        asn: Path | None = Field(default=None, description="The path of an ASN database; its `as` stands beside `geo`.")
+        properties: list[Property] = Field(
+            default=["country_iso_code", "city_name", "location"], description="What to take over, by its ECS name."
+        )
+        cache: int = Field(default=65536, ge=1, description="How many addresses are remembered.")
+        warn_after_days: float = Field(default=30, gt=0, description="From which age on a database is called old.")
+
+    def __init__(self, options: Options) -> None:
+        self._field, self._target = options.field, options.target
+        self._get = getter(options.field)
+        self._properties = [(str(name), _PROPERTIES[name]) for name in options.properties]
+        self._city, self._asn = _Database(options.database), _Database(options.asn) if options.asn else None
+        # Beside `source.geo` stands `source.as`.
+        self._asn_target = ".".join([*options.target.split(".")[:-1], "as"])
+        self._most = options.cache
+        self._cache: dict[Any, _Place] = {}
+        self.warnings = [
+            f"the GeoIP database {database.path} is {database.age() / 86400:.0f} days old: get a newer one"
+            for database in self._databases()
+            if database.age() > options.warn_after_days * 86400
+        ]
+        targets = [options.target, self._asn_target] if self._asn else [options.target]
+        if not any("." in target for target in targets):
+            # Only fields at the top can be added to a record's own bytes.
+            self.reads, self.adds = tops(options.field), frozenset(targets)
+
+    def _databases(self) -> list[_Database]:
+        return [self._city, self._asn] if self._asn else [self._city]
+
+    def __call__(self, events: list[Event]) -> list[Event]:
+        """Add the place to the events that have an address of which one is known."""
+        cache, get, target, flat = self._cache.get, self._get, self._target, "." not in self._target
+        for event in events:
+            address = get(event)
+            if address.__class__ is not str:
+                continue
+            geo, location, system = cache(address) or self._look_up(address)
+            if geo is not None:
+                # Each event has its own: later stages may change it.
+                place = geo.copy()
+                if location is not None:
+                    place["location"] = location.copy()
+                if flat:
+                    event[target] = place
+                else:
+                    put(event, target, place)
+            if system is not None:
+                put(event, self._asn_target, {key: _copy(value) for key, value in system.items()})
+        return events
+
+    def _look_up(self, text: str) -> _Place:
+        if len(text) > _LONGEST_TEXT:
+            return _NOWHERE
+        if len(self._cache) >= self._most:
+            self._cache.clear()
+        places = (self._place(match[1] or match[2]) for part in text.split(",") if (match := _ADDRESS.fullmatch(part)))
+        place = self._cache[text] = next((place for place in places if place is not _NOWHERE), _NOWHERE)
+        return place
+
+    def _place(self, address: str) -> _Place:
+        record = self._city.get(address)
+        geo = {name: value for name, find in self._properties if (value := find(record))}
+        location = geo.pop("location", None)
+        system = _system(self._asn.get(address)) if self._asn else None
+        if not geo and not location and not system:
+            return _NOWHERE
+        return _Place(geo if geo or location else None, location, system)
+
+    def refresh(self) -> None:
+        """Take up a database that was replaced; where the new one can't be read, the old one stays in use."""
+        renewed = [database.refresh() for database in self._databases()]
+        if any(renewed):
+            self._cache.clear()
+
+    def gauges(self) -> dict[str, float]:
+        """The age of the older database."""
+        return {"geoip_database_age_seconds": max(database.age() for database in self._databases())}
+
+
+class _Database:
+    """A database file, opened anew when it is another."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._version = _version(path)
+            self._reader = _open(path)
+        except FileNotFoundError:
+            raise Unusable(f"there is no GeoIP database {path}: put one there, or correct the stage's path") from None
+        except (OSError, maxminddb.InvalidDatabaseError) as error:
+            raise Unusable(
+                f"the GeoIP database {path} can't be read: {error}; replace it with an intact one"
+            ) from error
+        self._built = self._reader.metadata().build_epoch
+
+    def get(self, address: str) -> dict[str, Any]:
+        """The record of an address, empty where there is none or the text is no address."""
+        try:
+            record = self._reader.get(address)
+        except (ValueError, maxminddb.InvalidDatabaseError):
+            # No address, one of IPv6 in a database of IPv4, or a record damaged on disk.
+            return {}
+        return record if isinstance(record, dict) else {}
+
+    def age(self) -> float:
+        """Seconds since it was made."""
+        return max(0.0, time.time() - self._built)
+
+    def refresh(self) -> bool:
+        """Open the file anew if it is another, and say whether that was done."""
+        try:
+            version = _version(self.path)
+            if version == self._version:
+                return False
+            # One that can't be read is tried again when it has changed.
+            self._version = version
+            reader = _open(self.path)
+        except (OSError, maxminddb.InvalidDatabaseError):
+            return False
+        self._reader, self._built = reader, reader.metadata().build_epoch
+        return True
+
+
+def _version(path: Path) -> tuple[int, int, int]:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_ino, status.st_size
+
+
+def _open(path: Path) -> maxminddb.Reader:
+    return maxminddb.open_database(path, maxminddb.MODE_MMAP_EXT)
+
+
+def _inner(record: Any, *path: str) -> Any:
+    for key in path:
+        record = record.get(key) if isinstance(record, dict) else None
+    return record
+
+
+def _text(*ways: str) -> Callable[[dict[str, Any]], Any]:
+    """The text that is found first: MaxMind's nested fields, then the flat ones of others."""
+    paths = [way.split(".") for way in ways]
+
+    def find(record: dict[str, Any]) -> Any:
+        for path in paths:
+            value = _inner(record, *path)
+            if isinstance(value, str) and value:
+                return value
+        return None
+
+    return find
+
+
+def _region(way: str, *flat: str) -> Callable[[dict[str, Any]], Any]:
+    """The same of the largest subdivision, of which MaxMind has a list."""
+    nested, plain = _text(way), _text(*flat)
+
+    def find(record: dict[str, Any]) -> Any:
+        divisions = record.get("subdivisions")
+        return nested(divisions[0]) if isinstance(divisions, list) and divisions else plain(record)
+
+    return find
+
+
+def _location(record: dict[str, Any]) -> dict[str, float] | None:
+    place = record.get("location", record)
+    latitude, longitude = _inner(place, "latitude"), _inner(place, "longitude")
+    if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
+        return None
+    # Four decimals are eleven metres; single precision would print seventeen digits.
+    return {"lat": round(latitude, 4), "lon": round(longitude, 4)}
+
+
+def _system(record: dict[str, Any]) -> dict[str, Any] | None:
+    """ECS's `as` of a record, whose fields are named alike everywhere."""
+    number, organization = record.get("autonomous_system_number"), record.get("autonomous_system_organization")
+    system: dict[str, Any] = {}
+    if isinstance(number, int):
+        system["number"] = number
+    if isinstance(organization, str) and organization:
+        system["organization"] = {"name": organization}
+    return system or None
+
+
+def _copy(value: Any) -> Any:
+    return value.copy() if isinstance(value, dict) else value
+
+
+_PROPERTIES: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "country_iso_code": _text("country.iso_code", "country_code"),
+    "city_name": _text("city.names.en", "city"),
+    "location": _location,
+    "continent_code": _text("continent.code", "continent_code"),
+    "country_name": _text("country.names.en", "country_name"),
+    "region_name": _region("names.en", "state1", "region"),
+    "region_iso_code": _region("iso_code", "region_code"),
+    "postal_code": _text("postal.code", "postcode"),
+    "timezone": _text("location.time_zone", "timezone"),
+}
