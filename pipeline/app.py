@@ -6,18 +6,21 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__, registry
 from pipeline.admin import Admin
+from pipeline.chain import Chain
 from pipeline.contract import Context, Deliver, Input, Output
 from pipeline.control import Control
-from pipeline.dead import DeadLetters
+from pipeline.dead import DeadLetters, Filters, Letter, reading
 from pipeline.delivery import Delivery
 from pipeline.metrics import Metrics
 from pipeline.parked import Parked
+from pipeline.retry import Retry
 from pipeline.state import State
+from pipeline.workers import Inline
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -60,7 +63,8 @@ class App:
         }
         self.delivery = Delivery(self.processor, self.outputs, self.dead, self.parked, self.metrics)
         self._admin = Admin(config.admin, self.metrics, self.status, self.not_ready)
-        self._control = Control(config.data_dir, {"status": self._status})
+        commands = {"status": self._status, "dead.retry": self._retry, "dead.purge": self._purge}
+        self._control = Control(config.data_dir, commands)
         self._ready = False
         self._started = time.time()
         self.stop = asyncio.Event()
@@ -79,7 +83,10 @@ class App:
     async def run(self) -> None:
         """Run until `stop` is set, or every input has ended, or one raises; then drain."""
         async with contextlib.AsyncExitStack() as stack:
-            await self._start(stack)
+            await self.start(stack)
+            for listener in (self._admin, self._control):
+                await listener.start()
+                stack.push_async_callback(listener.stop)
             inputs = {
                 asyncio.create_task(source.run(self._deliver, self.stop), name=f"input {name}")
                 for name, source in self.inputs.items()
@@ -103,7 +110,8 @@ class App:
     def _deliver(self) -> Deliver:
         return self.delivery.deliver
 
-    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
+    async def start(self, stack: contextlib.AsyncExitStack) -> None:
+        """Open stores, processor and outputs; the stack closes them."""
         for store in (self.state, self.dead, self.parked):
             await store.start()
             stack.push_async_callback(store.stop)
@@ -112,9 +120,6 @@ class App:
         for output in self.outputs.values():
             await output.start()
             stack.push_async_callback(output.stop)
-        for listener in (self._admin, self._control):
-            await listener.start()
-            stack.push_async_callback(listener.stop)
 
     async def _watch(self, inputs: set[asyncio.Task[None]], background: set[asyncio.Task[None]]) -> None:
         """Return when told to stop or when every input has ended; raise what ended one, or a task behind it."""
@@ -202,8 +207,29 @@ class App:
             "workers": self.processor.alive,
         }
 
+    # --- commands from the control socket ---
+
     async def _status(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return self.status()
+
+    async def _retry(self, request: Mapping[str, Any]) -> dict[str, int]:
+        with reading(self.config.data_dir) as reader:
+            return await self.retry(reader.each(Filters(**request["filters"])))
+
+    async def retry(self, letters: Iterable[Letter]) -> dict[str, int]:
+        """Take dead letters once more through the pipeline; see `Retry.run`."""
+        return await Retry(self.processor, self.inputs, self.outputs, self.dead).run(letters)
+
+    async def _purge(self, request: Mapping[str, Any]) -> dict[str, int]:
+        return {"removed": await self.dead.purge(Filters(**request["filters"]))}
+
+
+async def retry_dead(config: Config, letters: Iterable[Letter]) -> dict[str, int]:
+    """Take dead letters once more through a pipeline without inputs, where no daemon runs; see `Retry.run`."""
+    app = App(config, lambda _: Inline(Chain(config.chain_spec())))
+    async with contextlib.AsyncExitStack() as stack:
+        await app.start(stack)
+        return await app.retry(letters)
 
 
 def _build(kind: Any, type_: str, options: Any, context: Context) -> Any:

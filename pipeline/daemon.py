@@ -11,9 +11,8 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import __version__, config, database
+from pipeline import __version__, check, config, database
 from pipeline.app import App
-from pipeline.chain import Chain
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
 from pipeline.workers import Inline, Nursery, Processor, Workers
@@ -30,7 +29,7 @@ def run(path: Path, *, once: bool = False) -> int:
     settings = config.load(path)
     set_up(settings.log)
     log.info("aiologs %s starts with %s", __version__, path)
-    chain = Chain(settings.chain_spec())
+    chain = check.build(settings)
     for warning in chain.warnings:
         log.warning("%s", warning)
     # Before there are threads, an event loop, or the lock, which a child would hold beyond our death.

@@ -324,9 +324,9 @@ def _refused(output: str, refused: list[Refused], run: _Run) -> list[Letter]:
     of_id: dict[str, Letter] = {}
     for waiting in run.waiting:
         records, ids = waiting.batch.records(), waiting.batch.document_ids()
-        wanted = {each.id for each in refused} | {_record_id(each.id) for each in refused}
+        wanted = {each.id for each in refused} | {record_id(each.id) for each in refused}
         of_id |= {id_: _letter(waiting.batch, n, records, ids) for n, id_ in enumerate(ids) if id_ in wanted}
-    return [_for_document(of_id.get(each.id) or of_id[_record_id(each.id)], output, each) for each in refused]
+    return [_for_document(of_id.get(each.id) or of_id[record_id(each.id)], output, each) for each in refused]
 
 
 def _for_document(letter: Letter, output: str, refused: Refused) -> Letter:
@@ -340,6 +340,6 @@ def _for_document(letter: Letter, output: str, refused: Refused) -> Letter:
     )
 
 
-def _record_id(document_id: str) -> str:
+def record_id(document_id: str) -> str:
     """The id of the record of which an event with `.1`, `.2` … behind its id was made."""
     return document_id.rpartition(".")[0] or document_id

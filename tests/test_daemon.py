@@ -1,0 +1,140 @@
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline import daemon
+from pipeline.contract import Unusable
+
+CONFIG = """
+data_dir: {folder}/data
+admin: null
+workers: {workers}
+log: {{format: text}}
+inputs:
+  app: {{type: file, paths: ["{folder}/*.log"]}}
+stages:
+  - timestamp: {{field: timestamp}}
+outputs:
+  db: {{type: local, path: "{folder}/store.db"}}
+"""
+
+
+RUN = "import sys; from pathlib import Path; from pipeline.daemon import run; sys.exit(run(Path(sys.argv[1])))"
+ONCE = RUN.replace("argv[1])", "argv[1]), once=True")
+
+
+def configure(folder: Path, workers: int = 1) -> Path:
+    path = folder / "aiologs.yaml"
+    path.write_text(CONFIG.format(folder=folder, workers=workers))
+    (folder / "app.log").write_text('{"timestamp":"2026-11-20T10:00:00Z"}\n')
+    return path
+
+
+class Manager:
+    """The end of systemd to which the daemon tells things."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "notify"
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.sock.bind(str(self.path))
+        self.sock.settimeout(20)
+
+    def told(self) -> str:
+        return self.sock.recv(1000).decode()
+
+
+@pytest.fixture
+def manager(tmp_path):
+    manager = Manager(tmp_path)
+    yield manager
+    manager.sock.close()
+
+
+def start(config: Path, manager: Manager, **environment: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, str(config)],
+        env={**os.environ, "NOTIFY_SOCKET": str(manager.path), **environment},
+        stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_tells_systemd_when_it_is_ready_and_drains_at_a_signal(tmp_path, manager, number):
+    process = start(configure(tmp_path), manager)
+    assert manager.told() == "READY=1"
+    process.send_signal(number)
+    assert manager.told() == "STOPPING=1"
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert f"{number.name}: stops reading" in log
+    assert "everything that was read is stored" in log
+
+
+def test_the_watchdog_is_fed_at_half_its_time(tmp_path, manager):
+    process = start(configure(tmp_path, workers=0), manager, WATCHDOG_USEC="200000")
+    told = [manager.told() for _ in range(4)]
+    process.terminate()
+    process.communicate(timeout=20)
+    assert told.count("WATCHDOG=1") == 3
+
+
+def test_a_watchdog_for_another_process_is_left_alone(tmp_path, manager):
+    process = start(configure(tmp_path, workers=0), manager, WATCHDOG_USEC="10000", WATCHDOG_PID="1")
+    assert manager.told() == "READY=1"
+    time.sleep(0.1)
+    process.terminate()
+    assert manager.told() == "STOPPING=1"
+    process.communicate(timeout=20)
+
+
+def test_once_returns_0_when_everything_is_worked_off(tmp_path):
+    command = [sys.executable, "-c", ONCE, str(configure(tmp_path))]
+    assert subprocess.run(command, check=False, timeout=30).returncode == 0
+    assert (tmp_path / "store.db").exists()
+
+
+def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path, manager):
+    config = configure(tmp_path, workers=0)
+    process = start(config, manager)
+    assert manager.told() == "READY=1"
+    try:
+        with pytest.raises(Unusable, match=f"pid {process.pid}"):
+            daemon.run(config)
+    finally:
+        process.terminate()
+        process.communicate(timeout=20)
+
+
+def test_a_second_signal_exits_at_once(monkeypatch):
+    exits = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+
+    class App:
+        stop = asyncio.Event()
+
+    daemon._stop(App, signal.SIGTERM)
+    assert App.stop.is_set()
+    assert not exits
+    daemon._stop(App, signal.SIGTERM)
+    assert exits == [1]
+
+
+def test_nothing_is_told_where_nobody_listens(monkeypatch):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    daemon.notify("READY=1")
+
+
+def test_an_abstract_socket_is_told_as_well(monkeypatch):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(f"\0aiologs-test-{os.getpid()}")
+        monkeypatch.setenv("NOTIFY_SOCKET", f"@aiologs-test-{os.getpid()}")
+        daemon.notify("READY=1")
+        assert sock.recv(100) == b"READY=1"
