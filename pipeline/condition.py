@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 
 from pipeline.contract import Event
 from pipeline.fields import getter, tops
+from pipeline.patterns import finder
 
 LONGEST = 4096
 """Characters of an expression."""
@@ -145,24 +146,9 @@ _METHODS = {name: _method(getattr(str, name)) for name in ("startswith", "endswi
 
 
 def _finder(pattern: str) -> Callable[[Any], bool]:
-    """Whether a text has a match of the pattern, in time linear in its length. Raises `ValueError` on a bad one."""
-    import hyperscan  # noqa: PLC0415 - 25 ms, for the configurations that have a pattern
-
-    flags = hyperscan.HS_FLAG_SINGLEMATCH | hyperscan.HS_FLAG_UTF8 | hyperscan.HS_FLAG_ALLOWEMPTY
-    database = hyperscan.Database()
-    try:
-        database.compile(expressions=[pattern.encode()], flags=[flags])
-    except hyperscan.error as error:
-        raise ValueError(str(error)) from error
-
-    def find(value: Any) -> bool:
-        if not isinstance(value, str):
-            return False
-        found: list[int] = []
-        database.scan(value.encode(errors="replace"), match_event_handler=lambda number, *_: found.append(number))
-        return bool(found)
-
-    return find
+    """Whether a text has a match of the pattern. Raises `ValueError` on a bad one."""
+    find = finder([pattern])
+    return lambda value: isinstance(value, str) and find(value.encode(errors="replace")) >= 0
 
 
 class _Compiler:
