@@ -299,11 +299,12 @@ def _failed(status: int, answer: bytes) -> Failed:
 
 
 def _shown(answer: bytes) -> str:
-    """An answer's error, or its beginning."""
+    """An answer's error, without the middle of a long one, or its beginning."""
     try:
-        return ": ".join(_error(orjson.loads(answer)["error"])).removeprefix(": ")[:500]
+        text = ": ".join(_error(orjson.loads(answer)["error"])).removeprefix(": ")
     except (ValueError, LookupError, TypeError):
         return repr(answer[:200].decode(errors="replace"))
+    return text if len(text) <= 500 else f"{text[:250]} … {text[-250:]}"
 
 
 _PLACE = re.compile(r"\[\d+:\d+\] ")

@@ -262,13 +262,6 @@ async def test_refused_documents_are_told_once_a_minute_by_reason(cluster, caplo
     assert "(5 documents)" in caplog.records[-1].getMessage()
 
 
-async def test_troubles_are_not_remembered_without_end(cluster):
-    await asyncio.sleep(0)
-    for n in range(2500):
-        cluster.health.trouble(f"trouble {n}", 1)
-    assert len(cluster.health._troubles) <= 1000
-
-
 async def test_a_document_that_elasticsearch_fails_on_is_refused_in_the_end(cluster):
     cluster.rules["a2"] = FAULT
     written = await cluster.write("a1", "a2", "a3")

@@ -1,0 +1,227 @@
+"""Writes to Elasticsearch (7.14 and newer; OpenSearch with a warning) with bulk requests.
+
+    outputs:
+      es:
+        type: elasticsearch
+        hosts: ["https://es1:9200", "https://es2:9200"]
+        api_key: "${ES_API_KEY}"
+        ca: /etc/aiologs/ca.pem
+
+Every document is sent as `create` with an id made from its record's place in its source, so that whatever is sent
+again is answered with 409, "already there", and never stored twice. Each document of an answer is looked at:
+
+- What the cluster has no time for (429) is sent again, with growing random pauses. While nothing at all is taken, for
+  instance since the cluster is away or the API key does not do, inputs wait, the daemon is not ready and /status says
+  why.
+- What stands in the way of one index only (it is read-only, closed, missing; shards are not there) is waited for
+  `park_after` seconds. If others are stored meanwhile, its documents are parked on disk and tried again later, and
+  documents that come for that index later are parked without waiting.
+- What will never be taken (a field of another type than the index's mapping) is set aside with the reason.
+- A request that is too large for the server (413), or is refused as a whole for one document, is halved until the
+  document that does it is found; it is set aside. The same happens where a request finds no answer, or no sensible
+  one, three times in a row though others get through.
+- What Elasticsearch itself fails on (500) while its neighbours are stored, four times, is set aside.
+
+Ids are unique in one index only: with rollover, data streams, or another routing than at the first time, a record that
+is read again is stored again. Without ids (`document_id: false`) every repeat is stored again, also of a request whose
+answer was lost.
+
+Metrics: `bulk_requests_total{output,status}`, `bulk_retries_total{output,reason}` in documents,
+`failure_store_total{output}`, `output_blocked{output}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import logging
+import ssl
+from base64 import b64encode
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+
+from pipeline import __version__
+from pipeline.contract import Context, Payload, Unusable, Written
+from pipeline.outputs._health import Health
+from pipeline.outputs._sender import Pauses, Sender
+from pipeline.outputs.bulk import Failed, Fates, Request, fates, requests
+
+if TYPE_CHECKING:
+    from pipeline.outputs._connection import Connection
+
+log = logging.getLogger("aiologs.output")
+
+
+class Elasticsearch:
+    """See the module's documentation."""
+
+    class Options(BaseModel, extra="forbid"):
+        """Where and how to write."""
+
+        hosts: list[str] = Field(
+            default=["http://localhost:9200"], min_length=1, description="URLs of nodes of one cluster, used in turn."
+        )
+        api_key: SecretStr | None = Field(
+            default=None, description="An API key: encoded as Kibana shows it, or `id:key`. Empty: none."
+        )
+        username: str | None = Field(default=None, description="For basic authentication, instead of an API key.")
+        password: SecretStr | None = Field(default=None, description="The user's password.")
+        ca: Path | None = Field(
+            default=None, description="PEM file: the authorities to trust; null: those of the operating system."
+        )
+        certificate: Path | None = Field(default=None, description="PEM file: a client certificate to show.")
+        key: Path | None = Field(default=None, description="PEM file: its private key; null: beside the certificate.")
+        verify: bool = Field(default=True, description="Whether the server's certificate must be valid: keep it so.")
+        document_id: bool = Field(
+            default=True, description="Whether ids are sent; without them nothing recognizes a repeat."
+        )
+        compress: Literal["gzip"] | None = Field(default=None, description="Compress requests, at gzip's level 1.")
+        max_request_bytes: int = Field(
+            default=4 << 20, ge=1024, description="A request is no larger, before compression, unless a document is."
+        )
+        concurrency: int = Field(default=4, ge=1, le=64, description="Requests under way at once.")
+        timeout: float = Field(default=60.0, gt=0, description="Seconds to wait for the answer to a request.")
+        retry_first: float = Field(
+            default=1.0, gt=0, description="The first pause before a retry is up to so many seconds; each next twice."
+        )
+        retry_most: float = Field(default=60.0, gt=0, description="The longest pause, in seconds.")
+        park_after: float = Field(
+            default=5.0, ge=0, description="Seconds after which documents of a blocked index are parked on disk."
+        )
+
+        @field_validator("hosts")
+        @classmethod
+        def _urls(cls, hosts: list[str]) -> list[str]:
+            for host in hosts:
+                url = urlsplit(host)
+                if url.scheme not in {"http", "https"} or not url.hostname:
+                    raise ValueError("a host is a URL such as https://localhost:9200")
+                if url.username or url.password:
+                    raise ValueError("credentials belong into username and password, or api_key, not into the URL")
+            return hosts
+
+        @field_validator("api_key")
+        @classmethod
+        def _encoded(cls, key: SecretStr | None) -> SecretStr | None:
+            plain = key.get_secret_value() if key else ""
+            return SecretStr(_base64(plain) if ":" in plain else plain) if plain else None
+
+        @model_validator(mode="after")
+        def _credentials(self) -> Elasticsearch.Options:
+            if self.api_key and self.username:
+                raise ValueError("either api_key or username and password")
+            if bool(self.username) != (self.password is not None):
+                raise ValueError("username and password go together")
+            if self.key and not self.certificate:
+                raise ValueError("key needs the certificate that it belongs to")
+            return self
+
+    def __init__(self, options: Options, context: Context) -> None:
+        self._options, self._name, self._count = options, context.name, context.count
+        self._health = Health(context.name, context.gauge)
+        self._slots = asyncio.Semaphore(options.concurrency)
+        pauses = Pauses(options.retry_first, options.retry_most, options.park_after)
+        self._sender = Sender(context, self._send, self._health, pauses)
+        self._known = False
+        self._opening: asyncio.Task[Connection]
+        self._greeting: asyncio.Task[None]
+
+    @property
+    def blocked(self) -> str | None:
+        """Why nothing at all is taken now; None: something is, or nothing was tried."""
+        return self._health.blocked
+
+    async def start(self) -> None:
+        """Check the files that are named; the client is imported beside the rest of the start."""
+        tls = self._tls()
+        self._opening = asyncio.create_task(self._open(tls), name=f"output {self._name}: open")
+        self._greeting = asyncio.create_task(self._greet(), name=f"output {self._name}: greet")
+
+    def _tls(self) -> ssl.SSLContext:
+        options = self._options
+        try:
+            context = ssl.create_default_context(cafile=options.ca)
+            if options.certificate:
+                context.load_cert_chain(options.certificate, options.key)
+        except (OSError, ssl.SSLError) as error:
+            files = ", ".join(str(path) for path in (options.ca, options.certificate, options.key) if path)
+            raise Unusable(f"output {self._name}: can't use {files}: {error}") from error
+        if not options.verify:
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            log.warning("output %s: verify is off, so anybody may pose as the server", self._name)
+        return context
+
+    async def _open(self, tls: ssl.SSLContext) -> Connection:
+        module: Any = await asyncio.to_thread(importlib.import_module, "pipeline.outputs._connection")
+        options = self._options
+        connection: Connection = module.Connection(
+            options.hosts, self._headers(), tls, timeout=options.timeout, most=options.concurrency + 1
+        )
+        return connection
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"user-agent": f"aiologs/{__version__}"}
+        options = self._options
+        if options.api_key:
+            headers["authorization"] = f"ApiKey {options.api_key.get_secret_value()}"
+        elif options.username and options.password:
+            headers["authorization"] = f"Basic {_base64(f'{options.username}:{options.password.get_secret_value()}')}"
+        return headers
+
+    async def _greet(self) -> None:
+        """Tell at the start who is there; nobody waits for it."""
+        try:
+            status, answer, _ = await (await asyncio.shield(self._opening)).about()
+            about = orjson.loads(answer)
+            log.info("output %s: cluster %s, %s", self._name, about["cluster_name"], about["version"]["number"])
+        except Failed as failure:
+            log.warning("output %s: no server answers yet: %s", self._name, failure.reason)
+        except (ValueError, LookupError, TypeError):
+            # A key that may only write is refused here, and needs no more than that.
+            log.info("output %s: the server does not say who it is (it answers %d)", self._name, status)
+
+    async def stop(self) -> None:
+        """Close the connections."""
+        self._greeting.cancel()
+        await asyncio.wait({self._opening, self._greeting})
+        await self._opening.result().close()
+
+    async def write(self, payload: Payload) -> Written:
+        """See `contract.Output`."""
+        written = Written()
+        count = sum(documents.count for documents in payload)
+        self._health.waiting += count
+        try:
+            await self._sender.store(requests(payload, self._options.max_request_bytes), written)
+        finally:
+            self._health.waiting -= count
+        return written
+
+    async def _send(self, request: Request) -> Fates:
+        """One request and its answer."""
+        async with self._slots:
+            connection = await asyncio.shield(self._opening)
+            body, headers = request.body(ids=self._options.document_id), {}
+            if self._options.compress:
+                body, headers = await asyncio.to_thread(_gzip, body), {"content-encoding": "gzip"}
+            status, answer, genuine = await connection.bulk(body, headers)
+        self._count("bulk_requests", 1, {"output": self._name, "status": str(status)})
+        if status == 200 and not self._known:
+            self._known = True
+            if not genuine:
+                log.warning("output %s: the server does not say to be Elasticsearch; it is used as if", self._name)
+        return fates(request, status, answer)
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
+
+
+def _gzip(body: bytes) -> bytes:
+    from isal import igzip  # noqa: PLC0415 - only where it is asked for
+
+    return bytes(igzip.compress(body, 1))
