@@ -27,6 +27,7 @@ class Daemon:
         self.path = folder / "aiologs.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         self._env: dict[str, str] = {}
+        self._socket: socket.socket | None = None
         self.config: dict[str, Any] = {
             "data_dir": str(self.data),
             "workers": 1,
@@ -51,18 +52,24 @@ class Daemon:
         """Start it and wait until it says that it is ready (or ends, with `--once`); returns the seconds it took."""
         self.path.write_text(yaml.safe_dump(self.config))
         self._env.update(env)
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-            notified.bind("")  # an abstract name that the kernel chooses
-            address = "@" + notified.getsockname()[1:].decode()
-            started = time.monotonic()
-            with self.log_file.open("ab") as log:
-                self._process = subprocess.Popen(
-                    [AIOLOGS, "run", "-c", self.path, *options],
-                    env={**os.environ, **self._env, "NOTIFY_SOCKET": address},
-                    stderr=log,
-                )
-            self._until_ready(notified)
+        notified, address = self._notified()
+        started = time.monotonic()
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [AIOLOGS, "run", "-c", self.path, *options],
+                env={**os.environ, **self._env, "NOTIFY_SOCKET": address},
+                stderr=log,
+            )
+        self._until_ready(notified)
         return time.monotonic() - started
+
+    def _notified(self) -> tuple[socket.socket, str]:
+        """What systemd listens on, for as long as the daemon lives, and its address."""
+        if self._socket:
+            self._socket.close()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.bind("")  # an abstract name that the kernel chooses
+        return self._socket, "@" + self._socket.getsockname()[1:].decode()
 
     def _until_ready(self, notified: socket.socket) -> None:
         notified.settimeout(0.1)
@@ -106,6 +113,8 @@ class Daemon:
             self._process.wait()
             for child in children:
                 child.kill()
+        if self._socket:
+            self._socket.close()
 
     def _end(self, code: int) -> None:
         assert self._process

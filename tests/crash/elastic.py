@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 import orjson
 from aiohttp import web
 
-ABOUT = {"name": "fake", "version": {"number": "9.2.0", "build_flavor": "default"}, "tagline": "You Know, for Search"}
+ABOUT = {"cluster_name": "fake", "version": {"number": "9.2.0"}, "tagline": "You Know, for Search"}
+CREATED, CONFLICT = '"status":201', '"status":409,"error":{"type":"version_conflict_engine_exception"}'
 
 
 @dataclass
@@ -46,13 +47,13 @@ class Store:
     def item(self, action: bytes, document: bytes) -> str:
         target = orjson.loads(action)["create"]
         key = (target["_index"], target["_id"])
-        status = 409 if key in self.ids else 201
-        if status == 409:
-            self.repeats += 1
+        if key in self.ids:
+            self.repeats, fate = self.repeats + 1, CONFLICT
         else:
             self.ids.add(key)
             self.numbers[orjson.loads(document)["n"]] += 1
-        return f'{{"create":{{"_index":"{key[0]}","_id":"{key[1]}","status":{status}}}}}'
+            fate = CREATED
+        return f'{{"create":{{"_index":"{key[0]}","_id":"{key[1]}",{fate}}}}}'
 
     async def bulk(self, request: web.Request) -> web.Response:
         lines = (await request.read()).split(b"\n")

@@ -105,8 +105,9 @@ def test_a_record_that_kills_its_worker_is_found_and_set_aside(daemon: Daemon, s
     daemon.once(PYTHONPATH=str(plugins))
     assert store.findings(LINES).missing == [killer]
     listed = subprocess.run(
-        [AIOLOGS, "dead", "list", "--json", "-c", daemon.path], capture_output=True, text=True, check=True
+        [AIOLOGS, "dead", "list", "--json", "--data-dir", daemon.data], capture_output=True, text=True, check=True
     )
     (letter,) = json.loads(listed.stdout)
+    assert letter["count"] == 1
     assert letter["stage"] == "worker"
     assert "ends its worker" in daemon.log
