@@ -1,0 +1,269 @@
+"""`aiologs dead`: look at what was set aside, try it again, or forget it.
+
+`list` and `show` read the file, whether or not a daemon runs. `retry` and `purge` are done by the daemon that runs or,
+where none does, here.
+"""
+# ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that the others start fast
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.dead import Filters, Group, Letter
+
+app = typer.Typer(
+    help="Look at what was set aside, try it again, or forget it.",
+    epilog="Exit codes: 0 all is well, 1 nothing was found or some of it failed again, 2 the command could not run.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ConfigFile = Annotated[
+    Path, typer.Option("--config", "-c", envvar="AIOLOGS_CONFIG", metavar="FILE", help="The configuration file.")
+]
+DataDir = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Where the daemon keeps its files; else the configuration says.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
+Reason = Annotated[str, typer.Option(metavar="TEXT", help="Only those with this in their reason, in any letter case.")]
+Stage = Annotated[str, typer.Option(metavar="NAME", help="Only those of this stage.")]
+Input = Annotated[str, typer.Option("--input", metavar="NAME", help="Only those of this input.")]
+Index = Annotated[str, typer.Option(metavar="NAME", help="Only those for this index.")]
+Output = Annotated[str, typer.Option(metavar="NAME", help="Only those that this output refused.")]
+Id = Annotated[str, typer.Option("--id", metavar="ID", help="Only those whose document id begins so.")]
+DEFAULT = Path("/etc/aiologs/aiologs.yaml")
+
+
+@app.command("list", epilog='Example: aiologs dead list -c config/aiologs.yaml --reason "mapper_parsing"')
+def list_(
+    config: ConfigFile = DEFAULT,
+    data_dir: DataDir = None,
+    reason: Reason = "",
+    stage: Stage = "",
+    input_: Input = "",
+    index: Index = "",
+    output: Output = "",
+    json: Json = False,
+) -> None:
+    """Count dead letters by cause, with the id of one of each, the most frequent first."""
+    from pipeline.dead import Filters, reading
+
+    with reading(_data_dir(config, data_dir)) as reader:
+        groups = reader.summary(Filters(input=input_, stage=stage, reason=reason, index=index, output=output))
+    if json:
+        _print_json(groups)
+    elif groups:
+        _print("\n".join(_table(groups)))
+    _found(len(groups))
+
+
+@app.command(epilog="Example: aiologs dead show -c config/aiologs.yaml 5f0c3a")
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The document id, or its beginning.")],
+    config: ConfigFile = DEFAULT,
+    data_dir: DataDir = None,
+    json: Json = False,
+) -> None:
+    """Show a dead letter with its record as it was read. Beware: it may hold secrets, which no stage has redacted."""
+    from itertools import islice
+
+    from pipeline.dead import Filters, reading
+
+    with reading(_data_dir(config, data_dir)) as reader:
+        letters = list(islice(reader.each(Filters(id=id_)), 20))
+    letters = [letter for letter in letters if letter.id == id_] or letters
+    if len(ids := {letter.id for letter in letters}) > 1:
+        typer.echo("\n".join(["Several ids begin so:", *sorted(ids)]), err=True)
+        raise typer.Exit(1)
+    if letters:
+        typer.echo("Beware: the record is as it was read, and may hold secrets.", err=True)
+    if json:
+        _print_json([_plain(letter) for letter in letters])
+    else:
+        _print("\n\n".join("\n".join(_lines(letter)) for letter in letters))
+    _found(len(letters))
+
+
+@app.command(epilog="Example: aiologs dead retry -c config/aiologs.yaml --stage timestamp")
+def retry(
+    config: ConfigFile = DEFAULT,
+    data_dir: DataDir = None,
+    id_: Id = "",
+    reason: Reason = "",
+    stage: Stage = "",
+    input_: Input = "",
+    index: Index = "",
+    output: Output = "",
+    json: Json = False,
+) -> None:
+    """Take dead letters through the pipeline as it is configured now, under the same document ids.
+
+    Those that are stored are forgotten; those that fail again stay.
+    """
+    from dataclasses import replace
+
+    from pipeline.control import NoDaemon, ask
+    from pipeline.dead import Filters
+
+    filters = Filters(id_, input_, stage, reason, index, output)
+    folder = _data_dir(config, data_dir)
+    try:
+        result = ask(folder, "dead.retry", filters=_as_dict(filters))
+    except NoDaemon:
+        result = _retry_here(replace(_load(config), data_dir=folder), filters)
+    if json:
+        _print_json(result)
+    elif result.get("tried"):
+        _print(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result.items()))
+    _found(result.get("tried", 0))
+    raise typer.Exit(1 if result.get("set_aside") else 0)
+
+
+@app.command(epilog="Example: aiologs dead purge -c config/aiologs.yaml --input app --yes")
+def purge(
+    config: ConfigFile = DEFAULT,
+    data_dir: DataDir = None,
+    id_: Id = "",
+    reason: Reason = "",
+    stage: Stage = "",
+    input_: Input = "",
+    index: Index = "",
+    output: Output = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+) -> None:
+    """Forget dead letters for good; without any filter, all of them."""
+    from pipeline.control import NoDaemon, ask
+    from pipeline.dead import Filters, reading
+
+    filters = Filters(id_, input_, stage, reason, index, output)
+    folder = _data_dir(config, data_dir)
+    with reading(folder) as reader:
+        count = sum(group.count for group in reader.summary(filters))
+    _found(count)
+    if not yes:
+        typer.confirm(f"Forget {count} dead letters for good?", abort=True)
+    try:
+        removed = ask(folder, "dead.purge", filters=_as_dict(filters))["removed"]
+    except NoDaemon:
+        removed = _purge_here(folder, filters)
+    _print(f"{removed} removed")
+
+
+# --- where no daemon runs ---
+
+
+def _retry_here(config: Config, filters: Filters) -> dict[str, int]:
+    import asyncio
+
+    from pipeline.app import retry_dead
+    from pipeline.database import lock
+    from pipeline.dead import reading
+
+    with lock(config.data_dir), reading(config.data_dir) as reader:
+        result: dict[str, int] = asyncio.run(retry_dead(config, reader.each(filters)))
+    return result
+
+
+def _purge_here(folder: Path, filters: Filters) -> int:
+    import asyncio
+
+    from pipeline.database import lock
+    from pipeline.dead import DeadLetters
+
+    async def work() -> int:
+        dead = DeadLetters(folder)
+        await dead.start()
+        try:
+            return await dead.purge(filters)
+        finally:
+            await dead.stop()
+
+    with lock(folder):
+        return asyncio.run(work())
+
+
+# --- helpers ---
+
+
+def _load(path: Path) -> Config:
+    from pipeline.config import load
+
+    return load(path)
+
+
+def _data_dir(config: Path, data_dir: Path | None) -> Path:
+    return data_dir or _load(config).data_dir
+
+
+def _as_dict(filters: Filters) -> dict[str, str]:
+    from dataclasses import asdict
+
+    return asdict(filters)
+
+
+def _found(count: int) -> None:
+    if not count:
+        typer.echo("There are no such dead letters.", err=True)
+        raise typer.Exit(1)
+
+
+def _table(groups: list[Group]) -> list[str]:
+    """The groups in columns, the reason last since it may be long."""
+    head = ("count", "stage", "input", "index", "output", "last", "example", "reason")
+    rows = [
+        (str(each.count), each.stage, each.input, each.index, each.output, _time(each.last), each.sample, each.reason)
+        for each in groups
+    ]
+    widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    ]
+
+
+def _lines(letter: Letter) -> list[str]:
+    values = _plain(letter)
+    long = {name: values.pop(name) for name in ("traceback", "record", "record_base64", "document") if name in values}
+    short = [f"{name:<9} {value}" for name, value in values.items() if value not in {"", None}]
+    return [
+        *short,
+        *(line for name, value in long.items() if value for line in ("", f"--- {name} ---", value.rstrip())),
+    ]
+
+
+def _plain(letter: Letter) -> dict[str, Any]:
+    """A letter as JSON holds it; a record that is no text goes by its Base64."""
+    from base64 import b64encode
+    from dataclasses import asdict
+
+    values = asdict(letter) | {"time": _time(letter.time)}
+    del values["number"]
+    document = values.pop("document")
+    try:
+        values["record"] = letter.record.decode()
+    except UnicodeDecodeError:
+        values["record"] = letter.record.decode(errors="backslashreplace")
+        values["record_base64"] = b64encode(letter.record).decode()
+    values["document"] = None if document is None else document.decode(errors="backslashreplace")
+    return values
+
+
+def _time(seconds: float) -> str:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _print(text: str) -> None:
+    """Print what records hold, without what would control a terminal."""
+    typer.echo("".join(each if each.isprintable() or each in "\n\t" else ascii(each)[1:-1] for each in text))
+
+
+def _print_json(value: object) -> None:
+    import orjson
+
+    typer.echo(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode())
