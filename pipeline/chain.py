@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import itemgetter
 from typing import Any, NamedTuple, TypedDict, cast
 
 import msgspec
@@ -141,7 +142,7 @@ class Chain:
 
     def run(self, batch: Batch) -> Processed:
         """Process a batch. Never raises for a record: it fails alone."""
-        result, bodies = Processed(), _Bodies(escape=batch.ids is not None)
+        result, bodies = Processed(), _Bodies(batch)
         records, ids = batch.records(), batch.document_ids()
         narrow = self._narrow if self._narrow and self._may_splice(batch) else None
         for start in range(0, len(records), SLICE):
@@ -227,7 +228,7 @@ class Chain:
         self._at = "encode"
         if part.batch.ids is None or len(events) > len(part.records):
             _number(events)
-        bodies.add(bodies.encode(events, (*self._narrow.adds, *part.batch.origin) if self._narrow else ()))
+        bodies.add(bodies.encode(events, self._narrow.adds if self._narrow else ()))
         for step in self.steps:
             if taken := getattr(step.stage, "counts", None):
                 counts.update({("redactions", rule): n for rule, n in taken.items()})
@@ -293,6 +294,10 @@ class _Part:
         self.ids = ids
 
 
+Hit = tuple[int, Any]
+"""An offset at which a stage may have to change something, and the stage's own mark."""
+
+
 class _Narrow:
     """Decodes only what the stages read or add, into ordinary dicts that carry their record's bytes as `@raw`."""
 
@@ -333,10 +338,12 @@ class _Narrow:
             if record[-1] != 0x7D or record[-2] in b"{ \t\r\n" or not clash.isdisjoint(event)
         }
         records = self._edited(records, events, full, loads)
+        seen = {key: origin[key] for key in self.reads & origin.keys()}
         for event, record, id_ in zip(events, records, part.ids, strict=True):
-            event.update(origin)
             event[RAW] = record
             event[ID] = id_
+            if seen:
+                event.update(seen)
         return events, full
 
     def _edited(
@@ -347,31 +354,34 @@ class _Narrow:
         if self._editor is None or not touched:
             full.update(touched)
             return records
-        records, counts = [*records], self._editor.counts
-        for n, offsets in touched.items():
-            edited = None if n in full else self._editor.edit(records[n], offsets)
+        records, counts = [*records], Counter[str]()
+        for n, hits in touched.items():
+            edited = None if n in full else self._editor.edit(records[n], hits)
             # Where stages read what was changed, it matters whether they stand before or behind this one.
             if edited is None or loads(edited[0]) != events[n]:
                 full.add(n)
                 continue
             records[n] = edited[0]
-            for rule, times in edited[1].items():
-                counts[rule] = counts.get(rule, 0) + times
+            counts.update(edited[1])
+        for rule, times in counts.items():
+            self._editor.counts[rule] = self._editor.counts.get(rule, 0) + times
         return records
 
-    def _touched(self, records: list[bytes]) -> dict[int, list[int]]:
-        """The numbers of the records that a stage may have to change, with the offsets in each."""
+    def _touched(self, records: list[bytes]) -> dict[int, list[Hit]]:
+        """The numbers of the records that a stage may have to change, with the hits in each."""
         if not self._touching:
             return {}
         block = b"\n".join(records)
-        offsets = sorted({offset for stage in self._touching for offset in stage.touches(block)})
-        touched: dict[int, list[int]] = {}
+        hits: list[Hit] = [hit for stage in self._touching for hit in stage.touches(block)]
+        if len(self._touching) > 1:
+            hits.sort(key=itemgetter(0))
+        touched: dict[int, list[Hit]] = {}
         number, start, end = -1, 0, -1
-        for offset in offsets:
+        for offset, mark in hits:
             while offset > end:
                 number += 1
                 start, end = end + 1, end + 1 + len(records[number])
-            touched.setdefault(number, []).append(offset - start)
+            touched.setdefault(number, []).append((offset - start, mark))
         return touched
 
     def _decoder(self, origin: tuple[str, ...]) -> tuple[Callable[[bytes], Event], frozenset[str]]:
@@ -395,32 +405,43 @@ def _or_nothing(loads: Callable[[bytes], Event], record: bytes) -> Event:
         return {INDEX: None}
 
 
+_NOT_STORED = (INDEX, ID, METADATA)
+
+
 class _Bodies:
     """The bulk bodies of a batch, by index."""
 
-    def __init__(self, *, escape: bool) -> None:
-        self._escape = escape
+    def __init__(self, batch: Batch) -> None:
+        self._escape = batch.ids is not None
+        self._origin = b"," + orjson.dumps(dict(batch.origin))[1:-1] if batch.origin else b""
         self._lines: dict[str, list[bytes]] = {}
         self._heads: dict[str, bytes] = {}
 
-    def encode(self, events: list[Event], keep: Sequence[str]) -> dict[str, list[bytes]]:
-        """Action lines and documents by index; raises on an event that is no JSON or has no index."""
+    def encode(self, events: list[Event], adds: Sequence[str]) -> dict[str, list[bytes]]:
+        """Action lines and documents by index; raises on an event that is no JSON or has no index.
+
+        Of events that carry their record, the fields `adds` and the origin are spliced into it.
+        """
         lines: dict[str, list[bytes]] = {}
-        dumps, heads = orjson.dumps, self._heads
+        dumps, heads, origin = orjson.dumps, self._heads, self._origin
         for event in events:
-            index, id_, raw = event.pop(INDEX, None), event.pop(ID), event.pop(RAW, None)
+            index, id_ = event.get(INDEX), event[ID]
             if index is None:
                 raise ValueError("no stage has chosen an index: add a route stage")
             if index not in heads:
                 heads[index] = b'{"create":{"_index":' + dumps(index) + b',"_id":"'
-            into = lines.setdefault(index, [])
-            into.append(heads[index] + (dumps(id_)[1:-1] if self._escape else id_.encode()) + b'"}}')
-            if raw is None:
-                event.pop(METADATA, None)
-                into.append(dumps(event))
+            if index not in lines:
+                lines[index] = []
+            append = lines[index].append
+            append(heads[index] + (dumps(id_)[1:-1] if self._escape else id_.encode()) + b'"}}')
+            if (raw := event.get(RAW)) is None:
+                for key in _NOT_STORED:
+                    event.pop(key, None)
+                append(dumps(event))
+            elif added := {key: event[key] for key in adds if key in event}:
+                append(b"%b%b,%b" % (raw[:-1], origin, dumps(added)[1:]))
             else:
-                added = dumps({key: event[key] for key in keep if key in event})
-                into.append(raw[:-1] + b"," + added[1:] if len(added) > 2 else raw)
+                append(b"%b%b}" % (raw[:-1], origin))
         return lines
 
     def add(self, encoded: dict[str, list[bytes]]) -> None:

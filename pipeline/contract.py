@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import orjson
@@ -57,32 +58,16 @@ class Batch:
 
     def records(self) -> list[bytes]:
         """The records without their newline and a carriage return before it; an empty line is an empty record."""
-        if self.ends is not None:
-            start, records = 0, []
-            for end in self.ends:
-                records.append(self.block[start:end])
-                start = end
-            return records
-        lines = self.block.split(b"\n")
-        if not lines[-1]:
-            lines.pop()
-        if b"\r" in self.block:
-            return [line[:-1] if line.endswith(b"\r") else line for line in lines]
-        return lines
+        if self.ends is None:
+            lines = self._lines()
+            return [line.removesuffix(b"\r") for line in lines] if b"\r" in self.block else lines
+        return [self.block[start:end] for start, end in zip(self._starts(), self.ends, strict=True)]
 
     def places(self) -> Sequence[int]:
         """Where each record stands in its source, in the order of `records()`."""
         if self.positions is not None:
             return self.positions
-        if self.ends is not None:
-            return [self.base, *(self.base + end for end in self.ends[:-1])] if self.ends else []
-        places, at = [], self.base
-        for line in self.block.split(b"\n"):
-            places.append(at)
-            at += len(line) + 1
-        if self.block.endswith(b"\n") or not self.block:
-            places.pop()
-        return places
+        return [self.base + start for start in self._starts()]
 
     def document_ids(self) -> list[str]:
         """The document id of each record, in the order of `records()`."""
@@ -90,6 +75,20 @@ class Batch:
             return list(self.ids)
         identity = self.identity
         return [f"{identity}-{place}" for place in self.places()]
+
+    def _lines(self) -> list[bytes]:
+        lines = self.block.split(b"\n")
+        if not lines[-1]:
+            lines.pop()
+        return lines
+
+    def _starts(self) -> list[int]:
+        """The offset in the block of each record's first byte."""
+        if self.ends is not None:
+            return [0, *self.ends[:-1]] if self.ends else []
+        lengths = accumulate(map(len, self._lines()), initial=0)
+        # Each line before has a newline, too.
+        return [length + n for n, length in enumerate(lengths)][:-1]
 
 
 class Refusal(NamedTuple):
@@ -196,11 +195,11 @@ class Stage(Protocol):
     - `reads` and `adds` (frozensets of top-level field names): it reads only these fields, changes none of them,
       and only sets those that it adds. When every stage says so, the chain decodes just those fields and splices
       what is added into the record's own bytes, which costs a third.
-    - `touches(block) -> list[int]`: the offsets in undecoded bytes (ascending) at which it may have to change
-      something; a record without one it would leave alone. Such a stage changes events in place, returns them
-      all, and is only given events decoded whole. It may not have `reads` and `adds`.
-    - `edit(record, offsets) -> tuple[bytes, dict[str, int]] | None`, beside `touches`: the JSON record with what stands
-      at these offsets changed, exactly as calling the stage would, and what to add to `counts`; None: it takes more.
+    - `touches(block) -> list[tuple[int, Any]]`: the offsets in undecoded bytes (ascending) at which it may have to
+      change something, each with a mark for `edit`; a record without one it would leave alone. Such a stage changes
+      events in place, returns them all, and is only given events decoded whole. It may not have `reads` and `adds`.
+    - `edit(record, hits) -> tuple[bytes, dict[str, int]] | None`, beside `touches`: the JSON record with what stands at
+      these offsets changed, exactly as calling the stage would, and what to add to `counts`; None: it takes more.
     - `counts` (dict[str, int]): what it counted, by rule; the chain takes and clears it with every batch.
     - `refresh()`: called between batches, about every ten seconds: the place to notice a changed file.
     - `gauges() -> dict[str, float]`: values for the metrics, by name without prefix; asked about every ten seconds.

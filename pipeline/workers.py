@@ -123,7 +123,6 @@ def _child(chain: Chain, sock: socket.socket) -> None:
     """What a forked worker does instead of returning."""
     code = 1
     try:
-        gc.disable()
         _serve(chain, sock)
         code = 0
     except (KeyboardInterrupt, BrokenPipeError, ConnectionResetError):
@@ -137,8 +136,10 @@ def _nurse(chain: Chain, control: socket.socket) -> None:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon sees a worker's end by its socket
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which ends us by closing the socket
-    gc.collect()
-    gc.freeze()  # the chain stays shared between the workers: no collection writes into its pages
+    # What the daemon made is never collected here: it is the daemon's to finish, and no collection writes into the
+    # pages that the workers share.
+    gc.disable()
+    gc.freeze()
     while True:
         _, fds, _, _ = socket.recv_fds(control, 1, 1)
         if not fds:

@@ -131,9 +131,10 @@ class Secrets:
 
     def hidden_in(self, text: str, rules: set[str]) -> str:
         """The text without the secrets that the rules named find; other rules may be applied as well."""
-        if ESCAPE not in rules:
-            return self._stable(text, rules)
         every = {KEY, *self._rules, *self._custom}
+        if ESCAPE not in rules:
+            # What an own expression hides may uncover anything: it may end in the middle of a word.
+            return self._stable(text, every if rules & self._custom.keys() else rules)
         text = self._stable(text, every)
         plain = _ESCAPES.sub(_unescape, text)
         cleaned = self._stable(plain, every)

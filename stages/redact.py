@@ -107,35 +107,53 @@ class Redact:
         self._special: dict[str, str | None] = {}
         self._plain_keys: dict[bytes, bool] = {}
 
-    def touches(self, block: bytes) -> list[int]:
-        """The offsets in undecoded JSON at which something may have to be hidden, ascending."""
-        return sorted([at for at, _ in self._scan(block)])
+    def touches(self, block: bytes) -> list[tuple[int, int]]:
+        """The offsets in undecoded JSON at which something may have to be hidden, ascending, with the trigger."""
+        return sorted(self._scan(block))
 
-    def edit(self, record: bytes, offsets: list[int]) -> tuple[bytes, dict[str, int]] | None:
-        """The record with its secret values hidden, where all that may be hidden are plain texts behind plain keys.
+    def edit(self, record: bytes, hits: list[tuple[int, int]]) -> tuple[bytes, dict[str, int]] | None:
+        """The record with its secrets hidden, where all of them stand in plain texts: without escapes.
 
-        That is how most secrets in logs look, and it costs a third of decoding the record, walking through it and
+        That is how most secrets in logs look, and it costs a fraction of decoding the record, walking through it and
         encoding it again.
         """
-        pieces, done, hidden = [], 0, 0
-        for offset in offsets:
-            if offset < done:  # inside of a value that is hidden already
+        kept = dict(self.counts)
+        self.counts.clear()
+        try:
+            edited = self._edited(record, hits)
+            return None if edited is None else (edited, dict(self.counts))
+        finally:
+            self.counts.clear()
+            self.counts.update(kept)
+
+    def _edited(self, record: bytes, hits: list[tuple[int, int]]) -> bytes | None:
+        texts: dict[tuple[int, int], set[str] | None] = {}  # None: the value of a secret key
+        whole = 0
+        for at, trigger in hits:
+            if at < whole:  # inside of a value that is hidden as a whole
                 continue
-            span = self._plain_value(record, offset)
-            if span is None:
+            if span := self._secret_value(record, at):
+                texts[span], whole = None, span[1]
+            elif (span := _plain_text(record, at)) is None:
                 return None
-            start, end = span
-            text = record[start:end].decode()
-            if text and not self._hide.hidden.fullmatch(text):
-                pieces += [record[done:start], orjson.dumps(self._hide.hide(text))[1:-1]]
-                done, hidden = end, hidden + 1
-        return b"".join([*pieces, record[done:]]), {KEY: hidden}
+            else:
+                rules = texts.setdefault(span, set())
+                if rules is not None:
+                    rules.add(self._rules[trigger])
+        pieces, done = [], 0
+        for (start, end), rules in texts.items():
+            text = record[start:end].decode(errors="replace")
+            hidden = self._hidden_value(text) if rules is None else self._secrets.hidden_in(text, rules)
+            if hidden != text:
+                pieces += [record[done:start], orjson.dumps(hidden)[1:-1]]
+                done = end
+        return b"".join([*pieces, record[done:]])
 
-    def _plain_value(self, record: bytes, colon: int) -> tuple[int, int] | None:
-        """Where the value of the key before a colon stands, if both are texts without escapes and the key is secret.
+    def _secret_value(self, record: bytes, colon: int) -> tuple[int, int] | None:
+        """Where the value of the key before a colon stands, if the key is secret and both are plain texts.
 
-        A quote that follows a brace or comma is not escaped. Were it the end of a text, the key behind it would stand
-        outside of any, which no valid JSON has: so it opens a key.
+        A quote behind a brace or comma that is no part of a text opens a key. Were it the end of a text instead, the
+        key behind it would stand outside of any text, which no valid JSON has.
         """
         if record[colon - 1 : colon + 2] != b'":"':
             return None
@@ -144,12 +162,11 @@ class Redact:
         if opens < 1 or end < 0 or record[opens - 1] not in b"{,":
             return None
         key = record[opens + 1 : colon - 1]
-        if key not in self._plain_keys:
-            self._plain_keys[key] = b"\\" not in key and key.decode() in self._names
-            if len(self._plain_keys) > _MOST_KEYS:
+        if (secret := self._plain_keys.get(key)) is None:
+            if len(self._plain_keys) >= _MOST_KEYS:
                 self._plain_keys.clear()
-                return None
-        return (colon + 2, end) if self._plain_keys[key] and b"\\" not in record[colon + 2 : end] else None
+            secret = self._plain_keys[key] = b"\\" not in key and key.decode(errors="replace") in self._names
+        return (colon + 2, end) if secret and b"\\" not in record[colon + 2 : end] else None
 
     def _scan(self, data: bytes) -> list[tuple[int, int]]:
         """Where triggers match (their last byte), and which."""
@@ -249,6 +266,19 @@ class Redact:
             for key, value in container.items() if type(container) is dict else enumerate(container):
                 if type(value) is int and 10**12 < value < 7 * 10**18 and _is_card(str(value)):
                     container[key] = self._hide("card", str(value))
+
+
+def _plain_text(record: bytes, at: int) -> tuple[int, int] | None:
+    """Where the value stands that is a text without escapes and has an offset in it; None: it may be something else.
+
+    What is between two quotes and begins with none of the characters that follow a text is a text itself.
+    """
+    start, end = record.rfind(b'"', 0, at) + 1, record.find(b'"', at)
+    if start < 2 or end < 0 or record[start - 2] == 0x5C or record[start] in b':,}] \t\r\n"':
+        return None
+    if b"\\" in record[start:end] or record[end + 1] not in b",}]":
+        return None
+    return start, end
 
 
 def _hiding(options: Redact.Options) -> Hiding:

@@ -87,10 +87,10 @@ class Secret(Part):
 
     seen: ClassVar[list[Event]] = []
 
-    def touches(self, block: bytes) -> list[int]:
+    def touches(self, block: bytes) -> list[tuple[int, str]]:
         found, at = [], block.find(b"secret")
         while at >= 0:
-            found.append(at)
+            found.append((at, "mark"))
             at = block.find(b"secret", at + 1)
         return found
 
@@ -111,10 +111,12 @@ class Editing(Secret):
                 self.counts["key"] = self.counts.get("key", 0) + 1
         return events
 
-    def edit(self, record: bytes, offsets: list[int]) -> tuple[bytes, dict[str, int]] | None:
-        if len(offsets) > 1 or record[offsets[0] - 1 : offsets[0] + 9] != b'"secret":"':
+    def edit(self, record: bytes, hits: list[tuple[int, str]]) -> tuple[bytes, dict[str, int]] | None:
+        [(at, mark), *more] = hits
+        assert mark == "mark"
+        if more or record[at - 1 : at + 9] != b'"secret":"':
             return None
-        start = offsets[0] + 9
+        start = at + 9
         end = record.find(b'"', start)
         return (record[:start] + b"-" + record[end:], {"key": 1}) if b"\\" not in record[start:end] else None
 

@@ -334,7 +334,7 @@ def test_a_stage_changes_no_value_that_others_may_share(stage, batch):
 def test_what_a_stage_does_not_touch_it_leaves_alone(stage, batch, ascii_only):
     records = [json.dumps({**event, ID: None}, ensure_ascii=ascii_only).encode() for event in batch]
     block = b"\n".join(records)
-    offsets = stage.touches(block)
+    offsets = [at for at, _ in stage.touches(block)]
     assert offsets == sorted(offsets)
     assert all(0 <= offset < len(block) for offset in offsets)
     touched = {block.count(b"\n", 0, offset) for offset in offsets}

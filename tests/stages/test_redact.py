@@ -295,7 +295,7 @@ def test_a_batch_of_ordinary_records_is_not_touched():
 def test_offsets_lie_in_the_records_that_hold_something_and_ascend():
     lines = [b'{"a":1}', b'{"password":"x","m":"ana@example.com"}', b'{"a":2}', b'{"m":"Bearer x"}']
     block = b"\n".join(lines) + b"\n"
-    offsets = DEFAULT.touches(block)
+    offsets = [at for at, _ in DEFAULT.touches(block)]
     assert offsets == sorted(offsets)
     assert {block[:at].count(b"\n") for at in offsets} == {1, 3}
 
@@ -559,24 +559,26 @@ EDITORS = [DEFAULT, make(action="mask"), make(action="hash", key="k" * 16), make
     "event",
     [
         {"password": "hunter2"}, {"a": {"apiKey": "sk-1", "b": 1}, "token": "x y"}, {"authorization": "Basic dTpw"},
+        {"m": "to a@b.example", "n": "Bearer abcdef.ghi", "o": ["4111 1111 1111 1111", "password=x y", "fine"]},
+        {"m": "eyJhbGciOiJ9.eyJzdWIiOiIx.abc a@b.example, c@d.example", "token": "a@b.example"},
         {"password": GONE}, {"password": "gr\u00fc\u00dfe"}, {"a": "it, ", "secret": "b:c", "d": {"secret": "{,:"}},
     ],
 )  # fmt: skip
 def test_plain_values_of_plain_keys_are_hidden_in_the_bytes_as_they_would_be_in_the_event(stage, event):
     record = orjson.dumps(event)
     edited, counts = stage.edit(record, stage.touches(record))
-    stage.counts.clear()
+    assert not stage.counts
     assert orjson.loads(edited) == stage([orjson.loads(record)])[0]
-    assert counts.get("key", 0) == stage.counts.get("key", 0)
+    assert counts == stage.counts
     stage.counts.clear()
 
 
 @pytest.mark.parametrize(
     "record",
     [
-        b'{"password" : "x"}', b'{"password":1}', b'{"password":{"a":"b"}}', b'{"password":"a\\"b"}',
-        b'{"m":"a@b.example"}',
-        b'{"m":"{\\"password\\":\\"x\\"}"}', b'{"p\\u0061ssword":"x"}', b'{"m":"password=x"}', b'{"password":["x"]}',
+        b'{"password" : "x"}', b'{"x:":4111111111111111,",y":1}', b'{"a@b.example":"x"}', b'{"m":"x\\n a@b.example"}',
+        b'{"password":1}', b'{"password":{"a":"b"}}', b'{"password":"a\\"b"}',
+        b'{"m":"{\\"password\\":\\"x\\"}"}', b'{"p\\u0061ssword":"x"}', b'{"password":["x"]}',
     ],
 )  # fmt: skip
 def test_anything_else_is_not_edited_as_bytes(record):
@@ -592,7 +594,6 @@ def test_bytes_that_were_edited_say_what_the_event_would(planted_event, stage, a
     except orjson.JSONDecodeError:
         return
     if edited := stage.edit(record, stage.touches(record)):
-        stage.counts.clear()
         assert orjson.loads(edited[0]) == stage([expected])[0]
-        assert edited[1]["key"] == stage.counts.get("key", 0)
+        assert edited[1] == stage.counts
     stage.counts.clear()
