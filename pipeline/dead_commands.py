@@ -84,7 +84,7 @@ def show(
         typer.echo("Beware: the record is as it was read, and may hold secrets.", err=True)
     if json:
         _print_json([_plain(letter) for letter in letters])
-    else:
+    elif letters:
         _print("\n\n".join("\n".join(_lines(letter)) for letter in letters))
     _found(len(letters))
 
@@ -110,7 +110,7 @@ def retry(
     from pipeline.control import NoDaemon, ask
     from pipeline.dead import Filters
 
-    filters = Filters(id_, input_, stage, reason, index, output)
+    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
     folder = _data_dir(config, data_dir)
     try:
         result = ask(folder, "dead.retry", filters=_as_dict(filters))
@@ -140,7 +140,7 @@ def purge(
     from pipeline.control import NoDaemon, ask
     from pipeline.dead import Filters, reading
 
-    filters = Filters(id_, input_, stage, reason, index, output)
+    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
     folder = _data_dir(config, data_dir)
     with reading(folder) as reader:
         count = sum(group.count for group in reader.summary(filters))
@@ -228,7 +228,7 @@ def _table(groups: list[Group]) -> list[str]:
 def _lines(letter: Letter) -> list[str]:
     values = _plain(letter)
     long = {name: values.pop(name) for name in ("traceback", "record", "record_base64", "document") if name in values}
-    short = [f"{name:<9} {value}" for name, value in values.items() if value not in {"", None}]
+    short = [f"{name:<9} {value}" for name, value in values.items() if value not in ("", None, {})]
     return [
         *short,
         *(line for name, value in long.items() if value for line in ("", f"--- {name} ---", value.rstrip())),

@@ -87,6 +87,7 @@ METRICS = (
     _gauge("parked_oldest_seconds", "How long the oldest parked document has waited."),
     _gauge("dead_letters", "Dead letters on disk."),
     _gauge("dead_letter_bytes", "Bytes that dead letters take on disk."),
+    _gauge("output_blocked", "1 while an output takes nothing.", "output"),
     _gauge("workers", "Worker processes alive."),
     _gauge("connections", "Connections open.", "input"),
     _gauge("file_lag_bytes", "Bytes in followed files that are not delivered yet.", "input"),

@@ -1,11 +1,16 @@
+import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as prometheus
 
 from pipeline.metrics import METRICS, PREFIX, SERIES, Metrics
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture
@@ -139,6 +144,30 @@ def test_names_are_unique_and_say_their_unit():
         if metric.kind == "histogram":
             assert metric.name.endswith("_seconds")
             assert list(metric.buckets) == sorted(set(metric.buckets))
+
+
+def used() -> Iterator[tuple[str, str, list[str] | None]]:
+    """The metrics that the code names: kind, name, and the labels where they stand in the call."""
+    kinds = {"count": "counter", "gauge": "gauge", "observe": "histogram"}
+    for path in [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(ast.Attribute(_, called) | ast.Name(called), [ast.Constant(str(name)), _, labels]):
+                    if called in kinds:
+                        yield kinds[called], name, _keys(labels)
+
+
+def _keys(labels: ast.expr) -> list[str] | None:
+    return [ast.literal_eval(key) for key in labels.keys if key] if isinstance(labels, ast.Dict) else None
+
+
+def test_what_the_code_counts_is_declared():
+    declared: dict[tuple[str, str], set[str]] = {(each.kind, each.name): {*each.labels} for each in METRICS}
+    found = [*used()]
+    assert len(found) > 15
+    for kind, name, labels in found:
+        assert (kind, name) in declared
+        assert labels is None or {*labels} == declared[kind, name], name
 
 
 def test_the_library_is_not_imported_before_somebody_asks():
