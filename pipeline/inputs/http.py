@@ -190,6 +190,10 @@ class Http:
         options, parts, size = self._options, [], 0
         if (request.content_length or 0) > options.max_body_bytes:
             raise BodyError(413, f"the body is larger than {options.max_body_bytes} bytes")
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            # curl waits for this with bodies above 1 MiB, for a second.
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # the response has not begun
         try:
             async with asyncio.timeout(options.body_seconds):
                 async for chunk in request.content.iter_any():

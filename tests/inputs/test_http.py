@@ -199,6 +199,20 @@ async def test_a_connection_without_a_request_is_closed():
             await writer.wait_closed()
 
 
+@pytest.mark.parametrize(("size", "answer"), [(2, b"HTTP/1.1 100 Continue"), (1 << 40, b"HTTP/1.1 413 ")])
+async def test_a_client_that_asks_before_it_sends_is_told_at_once(size, answer):
+    async with Server() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
+        writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert (await reader.readline()).startswith(answer)
+        writer.write(b"{}")
+        if size == 2:
+            assert await reader.readline() == b"\r\n"
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        writer.close()
+
+
 async def test_more_connections_than_allowed_are_closed_at_once():
     async with Server(connections=1) as server:
         assert (await server.post(b"{}"))[0] == 200  # the session keeps its connection
