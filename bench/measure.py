@@ -37,6 +37,11 @@ class Usage:
         return sum(self.ticks.values()) / TICK
 
     @property
+    def own_cpu(self) -> float:
+        """CPU seconds of the program's first process alone."""
+        return next(iter(self.ticks.values())) / TICK
+
+    @property
     def memory(self) -> list[float]:
         """The peak resident set of each process in MiB: the program's own, then its descendants', largest first."""
         first, *others = self.peaks.values()

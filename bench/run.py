@@ -33,6 +33,8 @@ class Run:
     lines: int
     cpu: float
     """CPU seconds of all processes."""
+    parent: float
+    """Those of the first process."""
     seconds: float
     """From the start of the program until the sink had the last document."""
     memory: list[float]
@@ -84,7 +86,7 @@ def run(name: str, sink: job.Sink, path: Path, lines: int) -> Run:
     stats = sink.ask("/_stats_sink")
     if usage.code or stats["total"] != lines:
         sys.exit(f"{name}: exit code {usage.code}, {stats['total']} of {lines} documents; see {log}")
-    return Run(name, lines, usage.cpu, stats["last"] - usage.started, usage.memory)
+    return Run(name, lines, usage.cpu, usage.own_cpu, stats["last"] - usage.started, usage.memory)
 
 
 def check(names: Iterable[str], path: Path, lines: int) -> None:
@@ -115,7 +117,14 @@ def measured(names: list[str], path: Path, lines: int, rounds: int, console: Con
 def report(results: Results, names: list[str], console: Console) -> None:
     """Print the tables."""
     table = Table("", title="the reference job: median of the rounds (lowest to highest)", title_justify="left")
-    for head in ("CPU s per million lines", "less start-up", "lines/s", "start-up s", "peak MiB by process"):
+    for head in (
+        "CPU s per million lines",
+        "less start-up",
+        "parent alone",
+        "lines/s",
+        "start-up s",
+        "peak MiB by process",
+    ):
         table.add_column(head, justify="right")
     for name in names:
         runs = [each for each in results.runs if each.name == name]
@@ -123,6 +132,7 @@ def report(results: Results, names: list[str], console: Console) -> None:
             name,
             spread([each.per_million for each in runs], "{:.1f}"),
             spread([results.marginal(each) for each in runs], "{:.1f}"),
+            f"{statistics.median(each.parent * 1e6 / each.lines for each in runs):.1f}",
             spread([results.rate(each) for each in runs], "{:,.0f}"),
             f"{results.starts[name].seconds:.2f}",
             " + ".join(f"{each:.0f}" for each in max(each.memory for each in runs)),
