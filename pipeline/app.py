@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__, registry
 from pipeline.admin import Admin
+from pipeline.buffer import Buffers
 from pipeline.chain import Chain
 from pipeline.contract import Context, Deliver, Input, Output
 from pipeline.control import Control
@@ -62,6 +63,10 @@ class App:
             for part in config.inputs.values()
         }
         self.delivery = Delivery(self.processor, self.outputs, self.dead, self.parked, self.metrics)
+        self.buffers = Buffers(config.data_dir, self.metrics.gauge, self.metrics.count)
+        for part in config.inputs.values():
+            if getattr(part.options, "buffer", None) == "disk":
+                self.buffers.add(part.name, getattr(part.options, "buffer_bytes"))  # noqa: B009 - not of every input
         self._admin = Admin(config.admin, self.metrics, self.status, self.not_ready)
         commands = {"status": self._status, "dead.retry": self._retry, "dead.purge": self._purge}
         self._control = Control(config.data_dir, commands)
@@ -84,11 +89,13 @@ class App:
         """Run until `stop` is set, or every input has ended, or one raises; then drain."""
         async with contextlib.AsyncExitStack() as stack:
             await self.start(stack)
+            await self.buffers.start()
+            stack.push_async_callback(self.buffers.stop)
             for listener in (self._admin, self._control):
                 await listener.start()
                 stack.push_async_callback(listener.stop)
             inputs = {
-                asyncio.create_task(source.run(self._deliver, self.stop), name=f"input {name}")
+                asyncio.create_task(self._read(name, source), name=f"input {name}")
                 for name, source in self.inputs.items()
             }
             background = {
@@ -105,6 +112,12 @@ class App:
                 for task in background:
                     task.cancel()
                 await self._drain(inputs)
+
+    async def _read(self, name: str, source: Input) -> None:
+        if buffer := self.buffers.get(name):
+            await buffer.run(source, self._deliver, self.stop, once=self._once)
+        else:
+            await source.run(self._deliver, self.stop)
 
     @property
     def _deliver(self) -> Deliver:

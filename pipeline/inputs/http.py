@@ -7,11 +7,11 @@
 
 | answer | means |
 |---|---|
-| 200 | every record is stored (or set aside, where `malformed: set_aside`) |
+| 200 | every record is stored (or set aside, where `malformed: set_aside`), or on the disk with `buffer: disk` |
 | 400 | some records were refused: `{"stored": 2, "errors": [{"line": 2, "reason": …}]}`; or the body can't be read |
 | 401 | a user, token, API key or client certificate is wanted |
 | 413, 415 | the body is too large, or of a kind that is not taken |
-| 429 | there is no room now: send it again after `Retry-After` seconds |
+| 429 | there is no room now, nor in the disk buffer: send it again after `Retry-After` seconds |
 | 503 | the daemon stops: send it again, to another one or after `Retry-After` seconds |
 
 A client that sends a request again, because the answer was lost, makes no second documents where it names the request
@@ -37,6 +37,7 @@ from pydantic import BaseModel, Field, SecretStr
 from pipeline.contract import Batch, Context, Deliver, Full, Outcome, Unusable
 from pipeline.inputs import _bodies, _otlp
 from pipeline.inputs._bodies import Body, BodyError
+from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
 from pipeline.inputs._server import ADDRESS, split
 from pipeline.tls import TLS
@@ -76,7 +77,7 @@ class Auth(BaseModel, extra="forbid", frozen=True):
 class Http:
     """A server for records."""
 
-    class Options(BaseModel, extra="forbid"):
+    class Options(Buffering):
         """The options of the input."""
 
         listen: str = Field(pattern=ADDRESS, description="Address and port; `:8080` listens on all addresses.")
@@ -84,7 +85,8 @@ class Http:
         auth: Auth = Field(default=Auth(), description="Who may send; empty: everybody who reaches the port.")
         malformed: Literal["refuse", "set_aside"] = Field(
             default="refuse",
-            description="Records that can't be processed: answer 400 and name them, or set them aside and answer 200.",
+            description="Records that can't be processed: answer 400 and name them, or set them aside and answer 200, "
+            "as always with `buffer: disk`.",
         )
         compatible: Literal["logstash"] | None = Field(
             default=None, description="logstash: answer every accepted request with 200 and `ok`, and set aside."
@@ -102,7 +104,8 @@ class Http:
         self._options, self._context = options, context
         self._credentials = options.auth.credentials()
         self._identity = f"http-{uuid4().hex[:16]}"
-        self._refuse = options.malformed == "refuse" and options.compatible is None
+        told = options.compatible is None and options.buffer == "memory"
+        self._refuse = options.malformed == "refuse" and told
         self._stopping = False
         self.ports: list[int] = []
         """Where it listens, once it does."""

@@ -6,8 +6,9 @@
       safe: {type: tcp, listen: ":6514", decode: syslog, tls: {certificate: server.crt, key: server.key}}
 
 The protocol knows no acknowledgement: what the client has sent and we have not stored is lost when the daemon is
-killed, as with every syslog server. When delivery is slow, nothing more is read, and the clients wait. The last line
-of a connection counts also without a newline.
+killed, as with every syslog server. When delivery is slow, nothing more is read, and the clients wait; with
+`buffer: disk` that is only so when the buffer is full, and what is in it outlives the daemon. The last line of a
+connection counts also without a newline.
 
 Every event has the time of its arrival in `event.created`, unless it brings an object `event` of its own. A syslog time
 without a year takes it from there: `timestamp: {reference: event.created}`.
@@ -24,6 +25,7 @@ import asyncio
 from pydantic import Field
 
 from pipeline.contract import Context, Deliver
+from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._framing import Framing, Mode
 from pipeline.inputs._gather import Gather
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
@@ -35,7 +37,7 @@ _REMEMBERED = 4096  # contents a connection remembers, to tell equal records apa
 class Tcp:
     """Serves streams of messages."""
 
-    class Options(Listener):
+    class Options(Listener, Buffering):
         """Where to listen, and how messages are told apart."""
 
         framing: Mode = Field(

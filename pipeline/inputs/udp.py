@@ -4,8 +4,8 @@
       devices: {type: udp, listen: ":5514", decode: syslog}
 
 UDP knows neither acknowledgement nor back-pressure: what comes while `in_flight` bytes wait to be stored is dropped
-and counted (`datagrams_dropped`), and so is, uncounted, what the kernel has no room for in `receive_buffer`. Use TCP
-for what must not be lost.
+and counted (`datagrams_dropped`), and so is, uncounted, what the kernel has no room for in `receive_buffer`. With
+`buffer: disk` datagrams wait on the disk while the outputs are away or slow. Use TCP for what must not be lost.
 
 Line ends and NULs at the end of a datagram do not count, and empty datagrams are skipped. Every event has the time of
 its arrival in `event.created`, unless it brings an object `event` of its own. A syslog time without a year takes it
@@ -19,9 +19,10 @@ import logging
 import socket
 from typing import Any
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from pipeline.contract import Context, Deliver, Unusable
+from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._gather import Gather
 from pipeline.inputs._server import ADDRESS, split
 
@@ -31,7 +32,7 @@ log = logging.getLogger("aiologs.inputs")
 class Udp:
     """Takes datagrams."""
 
-    class Options(BaseModel, extra="forbid"):
+    class Options(Buffering):
         """Where to listen, and how much may wait."""
 
         listen: str = Field(pattern=ADDRESS, description="Address and port; `:5514` listens on all addresses.")

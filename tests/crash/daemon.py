@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,8 @@ class Daemon:
             self._process.kill()
             self._process.wait()
             for child in children:
-                child.kill()
+                with suppress(psutil.NoSuchProcess):  # it has noticed by itself
+                    child.kill()
         if self._socket:
             self._socket.close()
 

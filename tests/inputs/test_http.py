@@ -280,3 +280,10 @@ async def test_a_port_that_is_taken_is_named():
         context = Context("web", "host", positions=None)
         with pytest.raises(Unusable, match=rf"input web: can't listen on 127\.0\.0\.1:{port}"):
             await Http(Http.Options(listen=f"127.0.0.1:{port}"), context).run(Deliver(), asyncio.Event())
+
+
+async def test_with_a_disk_buffer_nothing_is_refused():
+    async with Server(buffer="disk") as server:
+        status, _, _ = await server.post(b'!\n{"a":1}\n')
+        assert status == 200
+        assert list(server.deliver.stored.values()) == [b"!", b'{"a":1}']
