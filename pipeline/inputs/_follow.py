@@ -1,7 +1,9 @@
 """Follows log files through all that happens to them."""
 
 import asyncio
+import contextlib
 import logging
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -40,7 +42,7 @@ class Follow:
         self._ready: deque[Source] = deque()
         self._named: dict[str, Key] = {}
         self._at_end = options.start == "end" and self.memory.first
-        self._first = True
+        self._lost = list(self.memory.logs.values())  # logs that are to be looked for under other names
         self.stale = False
         """Something happened that only a look at all files can explain."""
 
@@ -59,9 +61,8 @@ class Follow:
         await self._missing([source for key, source in self.sources.items() if key not in files])
         self._unsettled.update(source for source in self.sources.values() if not source.reading)
         await self._settle()
-        if self._first:
-            await self._see_orphans()
-        self._first = self._at_end = False
+        await self._search()
+        self._at_end = False
         self._tidy()
         self.memory.expire(self.sources, self._options.forget_days * _DAY)
         self._measure()
@@ -76,6 +77,7 @@ class Follow:
             elif source:
                 self.stale = True
         await self._settle()
+        self.stale = self.stale or bool(self._lost)
 
     async def read(self) -> bool:
         """Read a batch of each file that has something and has room; False where there was none.
@@ -96,9 +98,22 @@ class Follow:
             else:
                 progress = True
                 await self._read(source)
+                await asyncio.sleep(0)  # reading may not wait for anything, and there may be thousands
         if progress:
             await self._settle()
+            self.stale = self.stale or bool(self._lost)
         return progress
+
+    def flush(self) -> float:
+        """See to records of several lines for which nothing came for long enough; when to ask again."""
+        next_ = math.inf
+        for source in self.sources.values() if self._options.multiline else ():
+            if source.held and source.reading:
+                if self._over(source):
+                    self._queue(source)
+                else:
+                    next_ = min(next_, source.grown + self._options.multiline.flush_seconds)
+        return next_
 
     async def drain(self) -> None:
         """Wait until everything read is delivered; raises the error of a delivery that failed."""
@@ -150,26 +165,30 @@ class Follow:
     def _holds(source: Source) -> bool:
         """Whether an open file still holds what was last read from it; others are checked when they are read."""
         known = len(source.tail)
-        return source.text is None or source.text.read(source.read - known, known) == source.tail
+        with contextlib.suppress(OSError):  # it is said when it is read
+            return source.text is None or source.text.read(source.read - known, known) == source.tail
+        return True
 
     async def _missing(self, sources: list[Source]) -> None:
         """See what became of files that are not under their names any more."""
         gone = []
         for source in sources:
             if source.text:
-                self._see(_scan.found(source.path, os.fstat(source.text.descriptor), listed=False))
-            else:
-                gone.append(source)
+                with contextlib.suppress(OSError):  # gone from a network file system
+                    self._see(_scan.found(source.path, os.fstat(source.text.descriptor), listed=False))
+                    continue
+            gone.append(source)
         still = {found.key for found in await self._see_kin([(source.path, source.key) for source in gone])}
         for source in gone:
             if source.key not in still:
                 self._drop(source)
 
-    async def _see_orphans(self) -> None:
-        """Look for what became of logs of an earlier run while nobody looked."""
+    async def _search(self) -> None:
+        """Look for what became of logs that lost their file: while nobody looked, or by a truncation."""
         present = {source.log.identity for source in self.sources.values() if source.log}
-        orphans = [log for log in self.memory.logs.values() if log.identity not in present]
-        await self._see_kin([(entry.path, entry.key) for entry in orphans])
+        lost = [(entry.path, entry.key) for entry in self._lost if entry.identity not in present]
+        self._lost.clear()
+        await self._see_kin(lost)
         await self._settle()
 
     async def _see_kin(self, lost: list[tuple[str, Key]]) -> list[Found]:
@@ -195,13 +214,18 @@ class Follow:
             final = self._final(source)
             if source.look.size and source.judged != basis(source, final=final):
                 await self._find_out(source, final=final)
+                await asyncio.sleep(0)
             if not source.waiting:
                 self._unsettled.discard(source)
 
     async def _find_out(self, source: Source, *, final: bool) -> None:
         if not source.waiting:
             source.log = None
-        step = await self._judge.judge(source, final=final, at_end=self._at_end)
+        step = None
+        try:
+            step = await self._judge.judge(source, final=final, at_end=self._at_end)
+        except OSError as error:
+            self.lines.handles.failed(source, error)
         if source.reading:
             self._queue(source)
         elif step is Step.NEW and not source.log:
@@ -214,15 +238,24 @@ class Follow:
         rotated = source.deleted or source.renamed or not source.listed or _suffixed(source.path)
         return self._context.once or (rotated and self._idle(source))
 
+    def _over(self, source: Source) -> bool:
+        """Whether a record of several lines that is held is taken for complete."""
+        options = self._options.multiline
+        return options is not None and source.held and _now() - source.grown >= options.flush_seconds
+
     def _idle(self, source: Source) -> bool:
         return _now() - source.grown > self._options.idle
 
     def _truncated(self, source: Source) -> None:
         self._context.count("files_truncated", 1, {"input": self._context.name})
         log.info("%s holds other text than at the last look; reading it from its beginning", source.path)
+        if source.log:
+            self._lost.append(source.log)
         self._release(source)
 
     def _release(self, source: Source) -> None:
+        if source.listed:  # it may be plain now, or compressed; without a name it could not be opened again
+            self.lines.handles.close(source)
         source.detach()
         self._unsettled.add(source)
 
@@ -234,12 +267,18 @@ class Follow:
             self._ready.append(source)
 
     async def _read(self, source: Source) -> None:
-        result = await self.lines.read(source, final=self._final(source))
+        try:
+            result = await self.lines.read(source, final=self._final(source), flush=self._over(source))
+        except OSError as error:
+            self.lines.handles.failed(source, error)
+            result = Result.LOST
         if result is Result.MORE:
             self._ready.append(source)
             return
         source.queued = False
-        if result is Result.CHANGED:
+        if result is Result.LOST:
+            source.exhausted = False
+        elif result is Result.CHANGED:
             self._truncated(source)
         elif result is Result.END and source.text and source.text.compressed:
             source.ended = True
@@ -273,7 +312,6 @@ class Follow:
             self._release(source)
             source.log = entry
             source.judged = basis(source, final=self._final(source))
-            self.lines.handles.close(source)
         source.ended = False
 
     def _drop(self, source: Source) -> None:

@@ -34,11 +34,18 @@ class Handles:
         except OSError as error:
             if error.errno == errno.EMFILE:
                 self._limit = max(8, len(self._open) // 2)
-            _complain(source, error)
+            self.failed(source, error)
             return None
         if source.text:
             self._open[source] = None
         return source.text
+
+    def failed(self, source: Source, error: OSError) -> None:
+        """Say once what is wrong, and close the file: it is opened again at the next look."""
+        self.close(source)
+        if source.complaint != str(error) and error.errno != errno.ENOENT:
+            source.complaint = str(error)
+            log.error("can't read %s: %s; trying again at each poll", source.path, error.strerror)
 
     def close(self, source: Source) -> None:
         """Close a file."""
@@ -67,9 +74,3 @@ class Handles:
             return text
         text.close()
         return None
-
-
-def _complain(source: Source, error: OSError) -> None:
-    if source.complaint != str(error) and error.errno != errno.ENOENT:
-        source.complaint = str(error)
-        log.error("can't read %s: %s; trying again at each poll", source.path, error.strerror)

@@ -61,8 +61,12 @@ class Judge:
         name = self._options.name or log_name(source.path)
         base = file_identity(self._host, name, line)
         candidates = self._memory.candidates(base, source.key)
-        step, n = tail.decide(await self._claims(source, text, candidates))
+        claims = await self._claims(source, text, candidates)
+        step, n = tail.decide(claims)
+        if step is Step.NEW and source.covered == source.look and source.log in candidates:
+            step, n = Step.NOTHING, candidates.index(source.log)
         source.waiting, source.ended = step is Step.WAIT, step is Step.NOTHING
+        source.covered = source.look if step is Step.WAIT and _is_exhausted(claims[n].reader) else None
         if step is Step.NEW and source.listed:
             recreated = self._memory.new(base)
             identity = file_identity(self._host, name, line, recreated)
@@ -105,7 +109,7 @@ class Judge:
                 Claim(
                     verdict,
                     longer=same and text.reaches(place.offset + 1),
-                    ahead=same and reader is not None and text.reaches(_extent(reader) + 1),
+                    ahead=same and reader is not None and _is_ahead(text, place.offset, reader),
                     reader=reader and Reader(reader.exhausted, reader.deleted and reader.path == source.path),
                 )
             )
@@ -129,22 +133,38 @@ class Judge:
 
     def _read_from(self, source: Source, text: Plain | Compressed, entry: Log) -> None:
         """Read a log on from this file."""
-        if entry.reader and entry.reader is not source:
-            before, entry.reader = entry.reader, None
-            before.judged = ()
-            self._unsettle(before)
+        before = text.read(max(0, entry.place.offset - TAIL), min(TAIL, entry.place.offset))
+        if entry.reader:
+            entry.reader.judged = ()
+            self._unsettle(entry.reader)
         entry.reader = source
         source.log, source.exhausted = entry, False
         # Rotated while nobody looked: it was last seen elsewhere.
         source.renamed = source.renamed or entry.path not in {printable(source.path), source.path}
-        source.read = entry.place.offset
-        source.tail = text.read(max(0, source.read - TAIL), min(TAIL, source.read))
+        source.read, source.tail = entry.place.offset, before
         self._memory.take(entry, source)
 
     def _complain(self, source: Source, complaint: str) -> None:
         if source.complaint != complaint:
             source.complaint = complaint
             log.error("%s: %s", source.path, complaint)
+
+
+def _is_exhausted(reader: Reader | None) -> bool:
+    return reader is not None and reader.exhausted
+
+
+def _is_ahead(text: Plain | Compressed, offset: int, reader: Source) -> bool:
+    """Whether a text holds something behind `offset` that the log's reader, once exhausted, does not."""
+    return text.reaches(_extent(reader) + 1) or _has_line(text, offset)
+
+
+def _has_line(text: Plain | Compressed, offset: int) -> bool:
+    while chunk := text.read(offset, _CHUNK):
+        if b"\n" in chunk:
+            return True
+        offset += len(chunk)
+    return False
 
 
 def _extent(reader: Source) -> int:

@@ -1,7 +1,7 @@
 """The logs that a file input knows, the files it reads them from, and what of both outlives the process."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
@@ -33,6 +33,9 @@ class Log:
     """When a file of it was last seen, in seconds since 1970; written once a day."""
     reader: "Source | None" = None
     window: Window[tuple[Place, int]] | None = None
+    breaks: list[int] = field(default_factory=list)
+    """Where a record of several lines was taken for complete because nothing more came. They are in the state before
+    that record is delivered: read again after a crash, it must end there though it was continued since."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,11 +60,15 @@ class Source:
     """How much to read at once where a batch's size is not enough for a line."""
     scanned: int = 0
     """How far an unfinished line was looked through for its end."""
+    held: bool = False
+    """Its last lines are a record that may go on."""
     exhausted: bool = False
     """There was no complete line left when it was last read."""
     queued: bool = False
     waiting: bool = False
     """To be judged again when its log's reader has come further."""
+    covered: Look | None = None
+    """As it was then, it held nothing but an unfinished line beyond its log's place."""
     ended: bool = False
     """Nothing in it is left to read, unless it changes; to be noted in the state when all is delivered."""
     grown: float = 0
@@ -78,7 +85,7 @@ class Source:
         self.log = None
         self.read = self.want = self.scanned = 0
         self.tail = b""
-        self.exhausted = self.waiting = self.ended = False
+        self.exhausted = self.waiting = self.ended = self.held = False
         self.judged = ()
 
     @property
@@ -202,10 +209,14 @@ def _entry(log: Log) -> dict[str, Any]:
         "head": list(place.head),
         "tail": list(place.tail),
         "seen": log.seen,
+        **({"breaks": log.breaks} if log.breaks else {}),
     }
 
 
 def _log(identity: str, value: dict[str, Any]) -> Log:
     place = Place(value["offset"], Mark(*value["head"]), Mark(*value["tail"]))
     key = (value["device"], value["inode"])
-    return Log(identity, value["base"], value["recreated"], value["path"], key, place, place, value["seen"])
+    breaks = value.get("breaks", [])
+    return Log(
+        identity, value["base"], value["recreated"], value["path"], key, place, place, value["seen"], breaks=breaks
+    )

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
-from pipeline.contract import Batch, Context, Deliver
+from pipeline.contract import Batch, Context, Deliver, Outcome
 from pipeline.inputs import tail
 from pipeline.inputs._handles import Handles
 from pipeline.inputs._log import Log, Memory, Source, printable
+from pipeline.inputs._multiline import Group, Rules, batch_of, grouped
 from pipeline.inputs._text import Compressed, Plain
 from pipeline.inputs.tail import HEAD, TAIL, Piece, Place
 from pipeline.window import Window
@@ -65,6 +66,7 @@ class Lines:
     ) -> None:
         self._options, self._context, self._memory, self._wake = options, context, memory, wake
         self._deliver, self._host = deliver, options.host or context.host
+        self._rules = options.multiline.rules() if options.multiline else None
         self.handles = Handles()
         self.under_way = 0
         self.failure: BaseException | None = None
@@ -74,8 +76,11 @@ class Lines:
         assert source.log  # noqa: S101 — for mypy
         return source.log.window is None or source.log.window.has_room()
 
-    async def read(self, source: Source, *, final: bool) -> Result:
-        """Read a batch; with `final` (and of archives, unless damaged) also an unfinished last line."""
+    async def read(self, source: Source, *, final: bool, flush: bool = False) -> Result:
+        """Read a batch; with `final` (and of archives, unless damaged) also an unfinished last line.
+
+        `flush`: the last record of several lines is complete though it might have gone on.
+        """
         text = self.handles.get(source)
         if text is None:
             return Result.LOST
@@ -88,7 +93,10 @@ class Lines:
         view = _View(text, source.read - known, data, known + _skip(source, data), full=len(data) == size, final=final)
         found, end = tail.pieces(data, view.start, self._options.max_line_bytes)
         if not found:
+            source.held = False
             return await self._unfinished(source, view)
+        if self._rules:
+            return self._join(self._rules, source, view, found, end, flush=flush)
         self._submit(source, view, found, end)
         source.exhausted = not view.full
         return Result.MORE if view.full or final else Result.END
@@ -152,6 +160,48 @@ class Lines:
     async def _before(self, source: Source, view: _View, offset: int) -> bytes:
         return await self.fetch(source, view.text, max(0, offset - TAIL), min(TAIL, offset))
 
+    def _join(self, rules: Rules, source: Source, view: _View, found: list[Piece], end: int, *, flush: bool) -> Result:
+        """Deliver records of several lines; the last one only when it is known where it ends."""
+        data, entry = view.data, _log_of(source)
+        zeros, rest = tail.nuls(data, end), len(data) - end
+        # What lies behind a hole, and a line that will be cut, begins another record.
+        closed = (zeros > 0 and (zeros < rest or view.full)) or (not zeros and rest > self._options.max_line_bytes)
+        ended = not (closed or view.full) and (flush or view.final or view.text.compressed)
+        if ended and view.final and rest > zeros:
+            found, end = _with_rest(found, end, len(data)), len(data)
+        if ended and not view.text.compressed and view.begin + end not in entry.breaks:
+            entry.breaks.append(view.begin + end)
+            self._memory.keep(entry)
+        breaks = [place - view.begin for place in entry.breaks]
+        groups, left = grouped(rules, data, found, breaks, complete=closed or ended)
+        stop = end if left is None else left
+        for group, after in zip(groups, [*(group.spans[0].start for group in groups[1:]), stop], strict=True):
+            self._deliver_group(source, view, group, after)
+        source.held, source.exhausted = left is not None, not view.full
+        if left is not None and not groups:
+            self._pass_over(source, view, left)
+        return Result.MORE if view.full or view.final else Result.END
+
+    def _pass_over(self, source: Source, view: _View, start: int) -> None:
+        """Go on where the only record that is there begins, with all of it in sight."""
+        if start > view.start:
+            source.read, source.tail = view.begin + start, view.before(start)
+        if view.full:
+            limit = self._options.max_line_bytes + 2
+            most = max(self._options.multiline.max_bytes, limit) if self._options.multiline else 0
+            source.want = max(self._options.batch_bytes, most + limit)
+
+    def _deliver_group(self, source: Source, view: _View, group: Group, after: int) -> None:
+        if group.line:
+            piece = Piece(group.spans[0].start, group.spans[0].stop, cut=True)
+            self._deliver_piece(source, view, piece, view.begin + after, view.before(after))
+            return
+        block, ends, places = batch_of(view.data, view.begin, group.spans)
+        batch = Batch(self._context.name, block, _log_of(source).identity, ends=ends, positions=places)
+        if group.cut:
+            self._context.count("records_cut", 1, {"input": self._context.name})
+        self._deliver_batch(source, view, batch, view.begin + after, view.before(after), cut=group.cut)
+
     def _submit(self, source: Source, view: _View, found: list[Piece], end: int) -> None:
         """Deliver pieces of a view, and go on at its `end`."""
         for piece, stop in zip(found, [*(piece.start for piece in found[1:]), end], strict=True):
@@ -159,8 +209,16 @@ class Lines:
 
     def _deliver_piece(self, source: Source, view: _View, piece: Piece, offset: int, before: bytes) -> None:
         """Deliver a piece, and go on at `offset`, which has `before` before it."""
-        entry = source.log
-        assert entry  # noqa: S101 — for mypy
+        base = view.begin + piece.start
+        if piece.cut:
+            self._say_cut(source, base)
+        batch = Batch(self._context.name, view.data[piece.start : piece.stop], _log_of(source).identity, base=base)
+        self._deliver_batch(source, view, batch, offset, before, cut=piece.cut)
+
+    def _deliver_batch(
+        self, source: Source, view: _View, batch: Batch, offset: int, before: bytes, *, cut: bool
+    ) -> None:
+        entry = _log_of(source)
         source.read, source.tail = offset, before
         source.want = source.scanned = 0
         head = entry.place.head
@@ -168,12 +226,9 @@ class Lines:
             length = min(HEAD, offset)
             head = tail.mark(length, view.text.read(0, length))
         entry.place = Place(offset, head, tail.mark(offset, before))
-        origin = {"host.name": self._host, "log.file.path": printable(source.path)}
-        base = view.begin + piece.start
-        if piece.cut:
-            origin["log.flags"] = "truncated"
-            self._say_cut(source, base)
-        batch = Batch(self._context.name, view.data[piece.start : piece.stop], entry.identity, base=base, origin=origin)
+        batch.origin = {"host.name": self._host, "log.file.path": printable(source.path)}
+        if cut:
+            batch.origin |= {"log.flags": "truncated"}
         if entry.window is None:
             entry.window = self._window(entry)
         self.under_way += len(batch.block)
@@ -182,10 +237,16 @@ class Lines:
     def _window(self, entry: Log) -> Window[tuple[Place, int]]:
         def commit(position: tuple[Place, int]) -> None:
             entry.kept, size = position
+            entry.breaks = [place for place in entry.breaks if place > entry.kept.offset]
             self.under_way -= size
             self._memory.keep(entry)
 
-        return Window(self._deliver, commit, self._options.read_ahead, self._ended)
+        async def deliver(batch: Batch) -> Outcome:
+            if entry.breaks:
+                await self._context.settled()
+            return await self._deliver(batch)
+
+        return Window(deliver if self._rules else self._deliver, commit, self._options.read_ahead, self._ended)
 
     def _ended(self, error: BaseException | None) -> None:
         self.failure = self.failure or error
@@ -214,3 +275,16 @@ def _skip(source: Source, data: bytes) -> int:
     # The line before was delivered unfinished; now its end has come.
     rest = data[known : known + 2]
     return 1 if rest.startswith(b"\n") else 2 if rest == b"\r\n" else 0
+
+
+def _log_of(source: Source) -> Log:
+    assert source.log  # noqa: S101 — for mypy
+    return source.log
+
+
+def _with_rest(found: list[Piece], end: int, stop: int) -> list[Piece]:
+    """The pieces with an unfinished line behind them."""
+    last = found[-1]
+    if last.cut or last.stop < end:
+        return [*found, Piece(end, stop)]
+    return [*found[:-1], Piece(last.start, stop)]

@@ -142,6 +142,6 @@ def open_text(path: str) -> Plain | Compressed:
     try:
         start = os.pread(descriptor, 4, 0)
         return Compressed(descriptor) if start.startswith((_GZIP, _ZSTD, *_SKIPPABLE)) else Plain(descriptor)
-    except BaseException:
+    except OSError:
         os.close(descriptor)
         raise

@@ -12,12 +12,15 @@ In odd cases:
 
 - A file without a complete first line is not known yet; it is read when the line is complete.
 - A rotated file is read to its end even when it matches `paths` no more: while it is open, and after a restart as long
-  as it is in the same folder.
+  as it is in the same folder. So is the copy that was made before a truncation.
 - A last line without a newline is delivered when the file was rotated away or deleted and nothing came for `idle`
   seconds, at the end of an archive, and with `--once`. If it is continued after that, the rest is another record.
 - `.gz` and `.zst` files (told by their first bytes, of one or several members) are read when nothing was written to
   them for two seconds, and remembered when they are done. Of a damaged one the complete lines before the damage are
   delivered, and an error is logged.
+- With `multiline`, a record is delivered when the next one begins, or nothing more came for `flush_seconds`; what
+  continues it after that is another record. One that reaches a limit is delivered with `log.flags: truncated` and
+  counted (`records_cut`), and the rest is another record. A record's id is that of its first line.
 - A line longer than `max_line_bytes` is delivered when it is complete: its beginning, with `log.flags: truncated`. The
   rest is left out, which is logged and counted (`lines_cut`).
 - A file that shrank, or of which the last KiB before the place read or the first 8 KiB are not the same, holds another
@@ -38,6 +41,7 @@ from pydantic import BaseModel, Field
 
 from pipeline.contract import Context, Deliver
 from pipeline.inputs._follow import Follow
+from pipeline.inputs._multiline import DESCRIPTION, Multiline
 from pipeline.inputs._scan import watch
 
 _BETWEEN = 0.25  # seconds from one look at all files to the next, when files come and go all the time
@@ -66,6 +70,7 @@ class File:
         )
         host: str | None = Field(default=None, description="The host in document ids and documents, if not this one.")
         max_line_bytes: int = Field(default=1 << 20, ge=1, description="Longer lines are cut to so many bytes.")
+        multiline: Multiline | None = Field(default=None, description=DESCRIPTION)
         batch_bytes: int = Field(default=1 << 20, ge=1, description="How much of a file is read at once.")
         read_ahead: int = Field(default=4, ge=1, description="How many batches of a file may be under way.")
         poll: float = Field(
@@ -99,10 +104,14 @@ class File:
     async def _once(follow: Follow, stop: asyncio.Event, wake: asyncio.Event) -> None:
         while not stop.is_set():
             wake.clear()
-            if not await follow.read():
-                if not follow.waiting:
-                    return
+            if await follow.read():
+                continue
+            if follow.waiting:
                 await wake.wait()
+            elif follow.stale:
+                await follow.look()
+            else:
+                return
 
     async def _follow(self, follow: Follow, stop: asyncio.Event, wake: asyncio.Event) -> None:
         written: set[str] = set()
@@ -129,8 +138,10 @@ class File:
                     paths = written.copy()
                     written.clear()
                     await follow.glance(paths)
+                flush = follow.flush()
                 if not await follow.read() and not stop.is_set():
-                    await _wait(wake, looked + (_BETWEEN if follow.stale else self.options.poll) - loop.time())
+                    look = looked + (_BETWEEN if follow.stale else self.options.poll)
+                    await _wait(wake, min(look, flush) - loop.time())
         finally:
             for helper in helpers:
                 helper.cancel()

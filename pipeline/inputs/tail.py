@@ -106,7 +106,7 @@ class Claim(NamedTuple):
     longer: bool
     """The file reaches beyond the log's place."""
     ahead: bool
-    """The file reaches beyond the end of the log's reader."""
+    """The file has lines beyond the log's place, or reaches beyond the end of the log's reader."""
     reader: Reader | None
 
 
