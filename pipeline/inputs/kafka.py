@@ -114,11 +114,14 @@ class Kafka:
         self._deliver = deliver
         consumer = self._consumer()
         if not await self._join(consumer, stop):
+            await consumer.stop()
             return
         ticking = asyncio.create_task(self._tick(consumer))
         try:
             while not stop.is_set():
                 await self._read(consumer, stop)
+                if ticking.done():
+                    ticking.result()  # without commits we can't go on
             await self._finish(consumer, [*self._windows])
         finally:
             ticking.cancel()
@@ -130,6 +133,9 @@ class Kafka:
     def _consumer(self) -> Any:
         from aiokafka import AIOKafkaConsumer  # noqa: PLC0415 - see run
         from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor  # noqa: PLC0415
+
+        class Sticky(StickyPartitionAssignor):  # type: ignore[misc]
+            """What it remembers is kept in the class: every consumer needs one of its own."""
 
         options, sasl = self._options, self._options.sasl
         protocol = ("SASL_" if sasl else "") + ("SSL" if options.tls else "PLAINTEXT")
@@ -148,7 +154,7 @@ class Kafka:
             group_id=options.group,
             enable_auto_commit=False,
             auto_offset_reset="latest" if options.start == "latest" else "earliest",
-            partition_assignment_strategy=(StickyPartitionAssignor,),
+            partition_assignment_strategy=(Sticky,),
             session_timeout_ms=round(options.session_seconds * 1000),
             heartbeat_interval_ms=round(options.session_seconds * 1000 / 6),
             rebalance_timeout_ms=round(max(options.revoke_seconds * 2, 60) * 1000),
