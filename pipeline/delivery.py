@@ -36,7 +36,7 @@ T = TypeVar("T")
 class Limits:
     """How much delivery takes on."""
 
-    bytes: int = 12 << 20
+    bytes: int = 8 << 20
     """Undecoded bytes in flight, of all inputs together."""
     run_bytes: int = 1 << 20
     """Small batches are put together up to this size."""

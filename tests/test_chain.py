@@ -14,14 +14,14 @@ from pipeline.contract import Batch, Event
 IDENTITY = "source"
 
 
-class Options(BaseModel, extra="forbid"):
+class NoOptions(BaseModel, extra="forbid"):
     """Options of the stages below."""
 
 
 class Part:
-    Options = Options
+    Options = NoOptions
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: NoOptions) -> None:
         self.counts: dict[str, int] = {}
 
 
@@ -138,8 +138,8 @@ def _stages(monkeypatch):
 
 
 def chain(*stages: str, decode: str = "json", splice: bool = True) -> Chain:
-    specs = [StageSpec(name.split("|")[0], name.split("|")[0], Options(), *name.split("|")[1:]) for name in stages]
-    return Chain(ChainSpec(specs, {"in": StageSpec(decode, decode, Options())}), splice=splice)
+    specs = [StageSpec(name.split("|")[0], name.split("|")[0], NoOptions(), *name.split("|")[1:]) for name in stages]
+    return Chain(ChainSpec(specs, {"in": StageSpec(decode, decode, NoOptions())}), splice=splice)
 
 
 def batch(*records: Any, **more: Any) -> Batch:

@@ -93,7 +93,7 @@ AS_JSON = {
 )
 def test_each_log_record_becomes_a_record(kind, data):
     body = records(kind, data)
-    ends = [0, *body.ends]
+    ends = [0, *(body.ends or [])]
     assert [orjson.loads(body.block[a:b]) for a, b in pairwise(ends)] == EXPECTED
     assert body.count() == 2
 
