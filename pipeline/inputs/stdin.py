@@ -108,6 +108,7 @@ class Stdin:
         limit = self._options.max_line_bytes
         start = len(_BOM) if self._at == 0 and data.startswith(_BOM) else 0
         found, end = tail.pieces(data, start, limit)
+        end += tail.nuls(data, end)  # left out before a line, as they are before a complete one
         if len(data) - end > limit:
             found.append(Piece(end, end + limit, cut=True))
             self._skipping, end = True, len(data)

@@ -249,7 +249,12 @@ async def test_a_line_that_is_too_long_is_cut_flagged_and_counted(make, caplog):
     assert "max_line_bytes" in caplog.text
 
 
-@given(st.lists(st.binary(max_size=30), max_size=8), st.integers(1, 12))
+CHUNK = st.lists(st.sampled_from([b"\0", b"\n", b"a", b"\xef\xbb\xbf"]), max_size=10).map(b"".join) | st.binary(
+    max_size=30
+)
+
+
+@given(st.lists(CHUNK, max_size=8), st.integers(1, 12))
 def test_however_the_bytes_come_the_records_and_their_places_are_the_same(chunks, limit):
     def records(chunks: list[bytes]) -> list[tuple[int, bytes]]:
         rig = Rig(max_line_bytes=limit)
