@@ -83,6 +83,7 @@ class App:
             gauge=metrics.gauge,
             count=metrics.count,
             once=self._once,
+            settled=self.state.settled,
         )
 
     async def run(self) -> None:

@@ -142,6 +142,10 @@ class Positions(Protocol):
     """True after the stored positions were lost to damage: read again from the beginning, whatever `start:` says."""
 
 
+async def _at_once() -> None:
+    pass
+
+
 @dataclass(slots=True)
 class Context:
     """What the engine gives an input or output beside its options."""
@@ -157,6 +161,8 @@ class Context:
     """Add to a counter of the metrics: its name without prefix and `_total`, how many, labels."""
     once: bool = False
     """Work off what is there, then return from `run`."""
+    settled: Callable[[], Awaitable[None]] = _at_once
+    """Return when what was put into the positions by now is on the disk."""
 
 
 @runtime_checkable

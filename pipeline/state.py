@@ -44,6 +44,7 @@ class State:
         self._changes: Changes = {}
         self._counters = self._load_counters()
         self._counted: set[str] = set()
+        self._committing = asyncio.Lock()
         self._tick: asyncio.Task[None] | None = None
         self._gone = gone
 
@@ -82,6 +83,18 @@ class State:
 
     async def commit(self) -> None:
         """Write what has changed; raises `StorageError`, and keeps it for the next time."""
+        async with self._committing:
+            await self._commit()
+
+    async def settled(self) -> None:
+        """Return when all that was put by now is on the disk, for as long as that refuses."""
+        while True:
+            try:
+                return await self.commit()
+            except StorageError:  # the database has said so in the log
+                await asyncio.sleep(COMMIT_SECONDS)
+
+    async def _commit(self) -> None:
         if not self._changes and not self._counted:
             return
         changes, self._changes = self._changes, {}

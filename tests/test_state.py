@@ -1,10 +1,12 @@
 import asyncio
+import contextlib
 import shutil
 import sqlite3
 import time
 
 import pytest
 
+from pipeline import state as module
 from pipeline.contract import Positions, Unusable
 from pipeline.database import StorageError
 from pipeline.state import COMMIT_SECONDS, State
@@ -193,3 +195,21 @@ def test_a_data_dir_that_cannot_be_used_is_said_so(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(Unusable, match=r"state\.db"):
         State(tmp_path / "file" / "data")
+
+
+async def test_what_was_put_is_settled_when_it_is_on_the_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "COMMIT_SECONDS", 0.001)
+    state = State(tmp_path)
+    write, refusals = state._database.write, iter([True, True])
+
+    async def refusing(work):
+        if next(refusals, False):
+            raise StorageError("full")
+        return await write(work)
+
+    monkeypatch.setattr(state._database, "write", refusing)
+    state.positions("app").put("a", {"n": 1})
+    await asyncio.gather(state.settled(), state.settled())
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.db")) as other:
+        assert other.execute("SELECT key FROM positions").fetchall() == [("a",)]
+    await state.stop()

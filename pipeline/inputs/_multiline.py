@@ -6,11 +6,14 @@ in pieces or where reading began: from the beginning of any record the same reco
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import accumulate, groupby
 from typing import Literal, NamedTuple, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from pipeline.inputs.tail import Piece
 from pipeline.patterns import finder
 
 DESCRIPTION = (
@@ -204,6 +207,48 @@ def spans(rules: Rules, data: bytes, start: int, stop: int, breaks: Iterable[int
         at = end
     if begin < stop:
         yield Span(begin, stop)
+
+
+class Group(NamedTuple):
+    """Records that go into one batch."""
+
+    spans: list[Span]
+    cut: bool = False
+    """It is one record that ended at a limit."""
+    line: bool = False
+    """It is the beginning of a line that is longer than a line may be."""
+
+
+def grouped(
+    rules: Rules, data: bytes, pieces: Sequence[Piece], breaks: Iterable[int], *, complete: bool
+) -> tuple[list[Group], int | None]:
+    """The records of the lines in these pieces of a text, and where the last one begins if it may go on.
+
+    `complete`: it does not. No record goes beyond a piece, so what lies between two, like a line that is cut, ends one.
+    """
+    groups: list[Group] = []
+    left = None
+    for n, piece in enumerate(pieces):
+        if piece.cut:
+            groups.append(Group([Span(piece.start, piece.stop)], line=True))
+            continue
+        found = list(spans(rules, data, piece.start, piece.stop, breaks))
+        if n == len(pieces) - 1 and not complete:
+            left = found.pop().start
+        for cut, same in groupby(found, lambda span: span.cut):
+            alike = [*same]
+            groups += [Group([span], cut=True) for span in alike] if cut else [Group(alike)]
+    return groups, left
+
+
+def batch_of(data: bytes, begin: int, spans: Iterable[Span]) -> tuple[bytes, array[int], list[int]]:
+    """The block of a batch, where its records end, and their places in the text, in which `data` stands at `begin`.
+
+    An empty line that is a record of its own is left out.
+    """
+    records = [(span.start, record) for span in spans if (record := line_of(data, span.start, span.stop))]
+    ends = array("Q", accumulate(len(record) for _, record in records))
+    return b"".join(record for _, record in records), ends, [begin + start for start, _ in records]
 
 
 def line_of(data: bytes, start: int, stop: int) -> bytes:

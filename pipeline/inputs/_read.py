@@ -174,8 +174,8 @@ class Lines:
             self._memory.keep(entry)
         breaks = [place - view.begin for place in entry.breaks]
         groups, left = grouped(rules, data, found, breaks, complete=closed or ended)
-        stop = end if left is None else left
-        for group, after in zip(groups, [*(group.spans[0].start for group in groups[1:]), stop], strict=True):
+        starts = [*(group.spans[0].start for group in groups), end if left is None else left]
+        for group, after in zip(groups, starts[1:], strict=True):
             self._deliver_group(source, view, group, after)
         source.held, source.exhausted = left is not None, not view.full
         if left is not None and not groups:
@@ -187,7 +187,7 @@ class Lines:
         if start > view.start:
             source.read, source.tail = view.begin + start, view.before(start)
         if view.full:
-            limit = self._options.max_line_bytes + 2
+            limit = self._options.max_line_bytes + 4  # with its end, or a byte order mark before it
             most = max(self._options.multiline.max_bytes, limit) if self._options.multiline else 0
             source.want = max(self._options.batch_bytes, most + limit)
 
