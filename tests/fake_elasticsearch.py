@@ -37,7 +37,12 @@ FLOOD_STAGE = Error(
     " read-only-allow-delete block];",
 )
 CLOSED = Error(400, "index_closed_exception", "closed")
-MISSING = Error(404, "index_not_found_exception", "no such index [{index}]")
+MISSING = Error(
+    404,
+    "index_not_found_exception",
+    "no such index [{index}] and [action.auto_create_index] contains [-{index}] which forbids automatic creation of"
+    " the index",
+)
 REJECTED = Error(429, "es_rejected_execution_exception", "rejected execution of primary operation")
 NO_SHARD = Error(503, "unavailable_shards_exception", "[{index}][0] primary shard is not active")
 BROKEN = Error(500, "null_pointer_exception", "Cannot invoke something because it is null")

@@ -35,6 +35,8 @@ class Pauses:
 class _Tries:
     """How one request fared until now."""
 
+    began: float
+    """When the write began that it is part of: what was taken since then are its neighbours."""
     sent: float = 0.0
     """When it was last sent."""
     n: int = 0
@@ -58,23 +60,26 @@ class Sender:
 
     async def store(self, parts: list[Request], written: Written) -> None:
         """Return when each document has its fate, and that is noted in `written`."""
+        await self._store_all(parts, written, _now())
+
+    async def _store_all(self, parts: list[Request], written: Written, began: float) -> None:
         if len(parts) == 1:
-            await self._store(parts[0], written)
+            await self._store(parts[0], written, began)
             return
         async with asyncio.TaskGroup() as group:
             for part in parts:
-                group.create_task(self._store(part, written))
+                group.create_task(self._store(part, written, began))
 
-    async def _store(self, request: Request, written: Written) -> None:
+    async def _store(self, request: Request, written: Written, began: float) -> None:
         """Send until each document has its fate."""
-        tries = _Tries()
+        tries = _Tries(began)
         while request.sections:
             tries.sent = _now()
             try:
                 result = await self._send(request)
             except Failed as failure:
                 if self._is_to_blame(failure, tries):
-                    await self._divide(request, failure, written)
+                    await self._divide(request, failure, written, began)
                     return
                 self._retry(request.count, failure.kind)
                 self._health.failed(failure.reason)
@@ -104,12 +109,12 @@ class Sender:
         tries.suspicious = tries.suspicious + 1 if others else 0
         return tries.suspicious >= SUSPECT
 
-    async def _divide(self, request: Request, failure: Failed, written: Written) -> None:
+    async def _divide(self, request: Request, failure: Failed, written: Written, began: float) -> None:
         """Halve it; a single document is refused, or parked where it found no answer."""
         self._health.trouble(f"a request is divided: {failure.reason}", request.count)
         if request.count > 1:
             self._retry(request.count, failure.kind)
-            await self.store(list(request.halves()), written)
+            await self._store_all(list(request.halves()), written, began)
         elif failure.kind is Kind.AWAY:
             written.late.append((request.sections[0], failure.reason))
         else:
@@ -145,7 +150,7 @@ class Sender:
         else:
             since = self._failing.setdefault(index, tries.sent)
             limit = since + self._patience(again.kind)
-            if limit <= _now() and self._health.took_since(since):
+            if limit <= _now() and self._health.took_since(min(since, tries.began)):
                 self._health.trouble(f"documents are parked: {again.reason}", again.documents.count)
                 written.late.append((again.documents, again.reason))
                 return True

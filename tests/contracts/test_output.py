@@ -50,8 +50,10 @@ class Harness(ABC):
         found = registry.find("output", self.type)
         output = found(found.Options(**self.options), Context("out", "host", None))  # type: ignore[arg-type]
         await output.start()
-        yield output
-        await output.stop()
+        try:
+            yield output
+        finally:
+            await output.stop()
 
     def trouble(self) -> None:  # noqa: B027 - the console has none
         """Make the next writes go wrong, in a way that passes."""

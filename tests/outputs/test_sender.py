@@ -195,6 +195,19 @@ async def test_a_blocked_index_is_parked_while_its_neighbours_are_stored(cluster
     assert cluster.health.blocked is None
 
 
+async def test_neighbours_in_another_request_of_the_same_write_count(cluster):
+    cluster.rules["old"] = READ_ONLY
+    written, slow = Written(), cluster.send
+
+    async def send(request: Request) -> Fates:
+        await asyncio.sleep(1 if request.sections[0].index == "old" else 0)
+        return await slow(request)
+
+    cluster.sender._send = send
+    await cluster.sender.store(requests([bulk("a", [("a1", b"{}")]), bulk("old", [("old1", b"{}")])], 1), written)
+    assert (written.stored, late(written)) == (1, ["old1"])
+
+
 async def test_later_documents_of_a_blocked_index_are_parked_at_once(cluster):
     async with cluster.traffic():
         cluster.rules["old"] = READ_ONLY
