@@ -1,0 +1,68 @@
+"""The official images of Elasticsearch and Kafka, through testcontainers."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+from tests.services.ports import free_port, wait_for_http, wait_for_port
+from tests.services.versions import ELASTICSEARCH, KAFKA
+
+NAME = "Docker"
+
+
+def why_not() -> str | None:
+    """Why Docker can't be used; None: it answers."""
+    import docker  # type: ignore[import-untyped]
+
+    try:
+        docker.from_env(timeout=5).ping()
+    except docker.errors.DockerException as error:
+        return f"Docker does not answer ({str(error)[:100]})"
+    return None
+
+
+def elasticsearch(stack: ExitStack) -> tuple[str, Callable[[], None]]:
+    """Start a single node without security; its URL, and what returns when it answers."""
+    from testcontainers.core.container import DockerContainer
+
+    container = DockerContainer(f"elasticsearch:{ELASTICSEARCH}").with_exposed_ports(9200)
+    settings = {
+        "discovery.type": "single-node",
+        "xpack.security.enabled": "false",
+        "cluster.routing.allocation.disk.threshold_enabled": "false",
+        "indices.lifecycle.poll_interval": "1s",
+        "ES_JAVA_OPTS": "-Xms1g -Xmx1g",
+    }
+    for name, value in settings.items():
+        container.with_env(name, value)
+    stack.enter_context(container)
+    url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(9200)}"
+    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow")
+
+
+def kafka(stack: ExitStack) -> tuple[str, Callable[[], None]]:
+    """Start a single broker; its address, and what returns when it answers."""
+    from testcontainers.core.container import DockerContainer
+
+    # The broker tells its clients where it is, so the port must be known before it starts.
+    port = free_port()
+    container = DockerContainer(f"apache/kafka:{KAFKA}").with_bind_ports(9092, port)
+    host = container.get_container_host_ip()
+    settings = {
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+        "KAFKA_LISTENERS": "PLAINTEXT://:9092,CONTROLLER://:9093",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{host}:{port}",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "KAFKA_NUM_PARTITIONS": "4",
+        "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+        "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+        "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+    }
+    for name, value in settings.items():
+        container.with_env(name, value)
+    stack.enter_context(container)
+    return f"{host}:{port}", partial(wait_for_port, host, port)

@@ -1,0 +1,235 @@
+"""The real servers, from Maven Central, where there is no Docker.
+
+Programs are kept in AIOLOGS_SERVICES_DIR (`~/.cache/aiologs-services`, for root `/var/cache/aiologs-services`); data
+is fresh each time. The Elasticsearch there is its integration-test distribution: the real server without the modules
+that Elastic adds. The plugin in `test-ilm` stands in for lifecycle management: policies, their validation, steps and
+actions are Elasticsearch's own classes, only the scheduler and the REST handlers are written here, and `GET /`. Not
+there: ingest processors, reindex, security, the mappers wildcard, match_only_text and constant_keyword.
+"""
+
+import ctypes
+import fcntl
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
+from pathlib import Path
+
+from tests.services.ports import free_port, wait_for_http, wait_for_port
+from tests.services.versions import ELASTICSEARCH, KAFKA
+
+NAME = "Maven"
+HERE = Path(__file__).parent
+ROOT = os.geteuid() == 0
+PROGRAMS = Path(
+    os.environ.get("AIOLOGS_SERVICES_DIR")
+    or ("/var/cache/aiologs-services" if ROOT else Path.home() / ".cache/aiologs-services")
+)
+NOBODY = 65534
+"""Elasticsearch refuses to run as root."""
+
+
+def why_not() -> str | None:
+    """Why the servers can't be had this way; None: they can."""
+    if not shutil.which("mvn"):
+        return "Maven (mvn) is not there"
+    return None if _jdk() else "no JDK 21 or newer is there (JAVA_HOME)"
+
+
+@cache
+def _jdk() -> Path | None:
+    named = [Path(os.environ[name]) for name in ("ES_JAVA_HOME", "JAVA_HOME") if os.environ.get(name)]
+    on_path = [Path(found).resolve().parent.parent] if (found := shutil.which("javac")) else []
+    for home in [*named, *on_path, *sorted(Path("/usr/lib/jvm").glob("*"), reverse=True)]:
+        if (home / "bin/javac").exists():
+            version = _run([home / "bin/javac", "--version"]).stdout
+            if (match := re.search(r"javac (\d+)", version)) and int(match[1]) >= 21:
+                return home
+    return None
+
+
+def elasticsearch(stack: ExitStack) -> tuple[str, Callable[[], None]]:
+    """Start a node; its URL, and what returns when it answers."""
+    program = _program(f"elasticsearch-{ELASTICSEARCH}", _install_elasticsearch)
+    run = _run_folder(stack)
+    port, transport = free_port(), free_port()
+    shutil.copytree(program / "config", run / "config")
+    settings = {
+        "cluster.name": "aiologs-test",
+        "discovery.type": "single-node",
+        "network.host": "127.0.0.1",
+        "http.port": port,
+        "transport.port": transport,
+        "path.data": run / "data",
+        "path.logs": run / "logs",
+        "xpack.security.enabled": "false",
+        "indices.lifecycle.poll_interval": "1s",
+        "cluster.routing.allocation.disk.threshold_enabled": "false",
+    }
+    (run / "config/elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    command: list[str | Path] = [program / "bin/elasticsearch"]
+    if ROOT:
+        _give_away(run)
+        command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=TERM", *command]
+    environment = {"ES_JAVA_HOME": str(_jdk()), "ES_PATH_CONF": str(run / "config"), "HOME": str(run)}
+    check = _serve(stack, command, run, environment)
+    url = f"http://127.0.0.1:{port}"
+    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow", check)
+
+
+def _install_elasticsearch(folder: Path) -> None:
+    artifact = f"org.elasticsearch.distribution.integ-test-zip:elasticsearch:{ELASTICSEARCH}:zip"
+    _run(["mvn", "-q", "-B", "dependency:get", "-Dtransitive=false", f"-Dartifact={artifact}"])
+    _run(["mvn", "-q", "-B", "dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"])
+    archive = next(folder.glob("*.zip"))
+    with zipfile.ZipFile(archive) as content:
+        content.extractall(folder)
+    archive.unlink()
+    (inner,) = folder.iterdir()
+    for each in inner.iterdir():
+        each.rename(folder / each.name)
+    inner.rmdir()
+    for each in (folder / "bin").iterdir():
+        each.chmod(0o755)
+    (folder / "config/jvm.options.d").mkdir(exist_ok=True)
+    (folder / "config/jvm.options.d/heap.options").write_text("-Xms1g\n-Xmx1g\n")
+    _install_plugin(folder)
+
+
+def _install_plugin(folder: Path) -> None:
+    """Compile the stand-in for lifecycle management against the server's own classes."""
+    jdk, plugin = _jdk(), folder / "plugins/test-ilm"
+    assert jdk is not None
+    plugin.mkdir(parents=True)
+    with tempfile.TemporaryDirectory() as classes:
+        path = f"{folder}/lib/*:{folder}/modules/x-pack-core/*"
+        sources = sorted((HERE / "test-ilm/testilm").glob("*.java"))
+        options = ["--release", "21", "-nowarn", "-proc:none", "-cp", path, "-d", classes]
+        _run([jdk / "bin/javac", *options, *sources])
+        _run([jdk / "bin/jar", "cf", plugin / "test-ilm.jar", "-C", classes, "."])
+    shutil.copy(HERE / "test-ilm/plugin-descriptor.properties", plugin)
+
+
+def kafka(stack: ExitStack) -> tuple[str, Callable[[], None]]:
+    """Start a broker that is its own controller; its address, and what returns when it answers."""
+    program = _program(f"kafka-{KAFKA}", _install_kafka)
+    run = _run_folder(stack)
+    port, controller = free_port(), free_port()
+    settings = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}",
+        "advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}",
+        "controller.listener.names": "CONTROLLER",
+        "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+        "log.dirs": run / "data",
+        "num.partitions": 4,
+        "offsets.topic.replication.factor": 1,
+        "share.coordinator.state.topic.replication.factor": 1,
+        "share.coordinator.state.topic.min.isr": 1,
+        "transaction.state.log.replication.factor": 1,
+        "transaction.state.log.min.isr": 1,
+        "group.initial.rebalance.delay.ms": 0,
+    }
+    properties = run / "server.properties"
+    properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
+    java: list[str | Path] = [f"{_jdk()}/bin/java", "-Xmx512m", "-cp", f"{program}/libs/*"]
+    _run([*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", properties])
+    check = _serve(stack, [*java, "kafka.Kafka", properties], run, {})
+    return f"127.0.0.1:{port}", partial(wait_for_port, "127.0.0.1", port, check)
+
+
+_POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>kafka</artifactId>
+<version>1</version><dependencies>
+<dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>{KAFKA}</version></dependency>
+<dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+</dependencies></project>
+"""
+
+
+def _install_kafka(folder: Path) -> None:
+    (folder / "pom.xml").write_text(_POM)
+    _run(["mvn", "-q", "-B", "dependency:copy-dependencies", "-DoutputDirectory=libs"], cwd=folder)
+
+
+def _program(name: str, install: Callable[[Path], None]) -> Path:
+    """The folder of a program, installed where it is missing: by one of several runs, and wholly or not at all."""
+    PROGRAMS.mkdir(parents=True, exist_ok=True)
+    with _lock(PROGRAMS / f"{name}.lock"):
+        folder, new = PROGRAMS / name, PROGRAMS / f"{name}.new"
+        if not folder.exists():
+            shutil.rmtree(new, ignore_errors=True)
+            new.mkdir()
+            install(new)
+            new.rename(folder)
+        return folder
+
+
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _run_folder(stack: ExitStack) -> Path:
+    """A folder for one run, deleted when the server has been stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="aiologs-services-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _give_away(folder: Path) -> None:
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, NOBODY, NOBODY)
+
+
+def _serve(stack: ExitStack, command: list[str | Path], run: Path, environment: dict[str, str]) -> Callable[[], None]:
+    """Run a server until the stack ends; the function raises with its log if it has ended before."""
+    log = (run / "output.log").open("wb")
+    stack.callback(log.close)
+    server = subprocess.Popen(
+        command,
+        cwd=run,
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=log,
+        env=os.environ | environment,
+        preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is one thread only; the signal below is for the end of that one
+    )
+    stack.callback(_stop, server)
+
+    def check() -> None:
+        if server.poll() is not None:
+            raise RuntimeError(f"{command[-1]} ended:\n{(run / 'output.log').read_text(errors='replace')[-5000:]}")
+
+    return check
+
+
+def _die_with_parent() -> None:
+    """A SIGTERM when we are killed, and none of the terminal's Ctrl-C: we stop it ourselves."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    server.terminate()
+    try:
+        server.wait(30)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+def _run(command: list[str | Path], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=cwd)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return done

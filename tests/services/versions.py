@@ -1,0 +1,4 @@
+"""The versions that are tested against."""
+
+ELASTICSEARCH = "9.2.0"
+KAFKA = "4.1.1"
