@@ -10,6 +10,9 @@ killed, as with every syslog server. When delivery is slow, nothing more is read
 `buffer: disk` that is only so when the buffer is full, and what is in it outlives the daemon. The last line of a
 connection counts also without a newline.
 
+With `multiline` the lines of a connection become records; one that reaches a limit is counted (`records_cut`), and its
+rest is another record. Empty lines are left out of records, too.
+
 Every event has the time of its arrival in `event.created`, unless it brings an object `event` of its own. A syslog time
 without a year takes it from there: `timestamp: {reference: event.created}`.
 
@@ -25,10 +28,12 @@ import asyncio
 from pydantic import Field
 
 from pipeline.contract import Context, Deliver
+from pipeline.inputs import _multiline
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._framing import Framing, Mode
 from pipeline.inputs._gather import Gather
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
+from pipeline.inputs._multiline import Assembler, Multiline, Rules
 from pipeline.inputs._server import Connection, Listener, Server
 
 _REMEMBERED = 4096  # contents a connection remembers, to tell equal records apart
@@ -55,9 +60,11 @@ class Tcp:
             "be silent for days and lose what they send into a connection that was closed.",
         )
         identity: Identity = Field(default="client", description=DESCRIPTION)
+        multiline: Multiline | None = Field(default=None, description=_multiline.DESCRIPTION)
 
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._context = options, context
+        self._rules = options.multiline.rules() if options.multiline else None
         self.server = Server(options, context)
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
@@ -66,7 +73,7 @@ class Tcp:
             return
         server = self.server
         gather = Gather(self._context.name, deliver, server.spawn, self._changed)
-        await server.run(lambda: _Client(server, self._options, gather), stop)
+        await server.run(lambda: _Client(server, self._options, gather, self._rules), stop)
 
     def _changed(self, size: int, batches: int) -> None:
         self.server.busy += batches
@@ -76,8 +83,9 @@ class Tcp:
 class _Client(Connection):
     """One client; its records go into batches that all clients share."""
 
-    def __init__(self, server: Server, options: Tcp.Options, gather: Gather) -> None:
+    def __init__(self, server: Server, options: Tcp.Options, gather: Gather, rules: Rules | None) -> None:
         super().__init__(server)
+        self._lines = Assembler(rules) if rules else None
         self._options, self._gather = options, gather
         self._framing = Framing(options.framing, options.max_message)
         self._occurrences = Occurrences(keep=_REMEMBERED)
@@ -88,15 +96,19 @@ class _Client(Connection):
             self.fail("protocol", self._framing.error)
 
     def advance(self) -> None:
-        self.hold(self._framing.held)
+        self._hold()
         self.reading(on=self.room() and not self.ended)
 
     def give_up(self) -> None:
         """What there is of a message is given, and counts as under way then."""
-        self._add(self._framing.end())
+        self._end()
         self.hold(0)
 
     def check(self, now: float) -> None:
+        multiline = self._options.multiline
+        if multiline and now - self.last >= multiline.flush_seconds:
+            self._flush()
+            self._hold()
         if self in self.server.waiting:
             self.last = now
         elif self._options.idle and now - self.last > self._options.idle:
@@ -107,7 +119,28 @@ class _Client(Connection):
         while not self.ended and not self.eof:
             await self.changed.wait()
             self.changed.clear()
+        self._end()
+
+    def _end(self) -> None:
+        """Give what there is, since no more comes."""
         self._add(self._framing.end())
+        self._flush()
+
+    def _hold(self) -> None:
+        self.hold(self._framing.held + (self._lines.held if self._lines else 0))
 
     def _add(self, messages: list[bytes]) -> None:
+        if self._lines:
+            messages = self._lines.add(messages)
+            if self._lines.cut:
+                self.server.count("records_cut", self._lines.cut)
+                self._lines.cut = 0
+        self._give(messages)
+
+    def _flush(self) -> None:
+        """Give the lines that might have gone on."""
+        if self._lines:
+            self._give(self._lines.flush())
+
+    def _give(self, messages: list[bytes]) -> None:
         self._gather.add(messages, document_ids(messages, self._options.identity, self._occurrences))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 from typing import Any
 
@@ -24,9 +25,13 @@ from pydantic import Field
 from pipeline.contract import Context, Deliver, Unusable
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._gather import Gather
+from pipeline.inputs._multiline import DESCRIPTION, Assembler, Multiline
 from pipeline.inputs._server import ADDRESS, split
 
 log = logging.getLogger("aiologs.inputs")
+
+_PEERS = 4096  # of which lines are put together at the same time
+_WATCH = 1.0
 
 
 class Udp:
@@ -42,6 +47,7 @@ class Udp:
             ge=1,
             description="Bytes that the kernel keeps for us; it grants at most what net.core.rmem_max allows.",
         )
+        multiline: Multiline | None = Field(default=None, description=f"{DESCRIPTION} A datagram counts as a line.")
 
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._context = options, context
@@ -54,11 +60,15 @@ class Udp:
             return
         try:
             async with asyncio.TaskGroup() as group:
-                transport = await self._listen(_Datagrams(self._options, self._context, deliver, group))
+                datagrams = _Datagrams(self._options, self._context, deliver, group)
+                transport = await self._listen(datagrams)
+                watch = group.create_task(datagrams.watch())
                 try:
                     await stop.wait()
                 finally:
                     transport.close()
+                    watch.cancel()
+                    datagrams.flush(math.inf)
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None
 
@@ -101,14 +111,47 @@ class _Datagrams(asyncio.DatagramProtocol):
     def __init__(self, options: Udp.Options, context: Context, deliver: Deliver, group: asyncio.TaskGroup) -> None:
         self._most, self._context = options.in_flight, context
         self._gather = Gather(context.name, deliver, group.create_task, self._changed)
+        self._multiline = options.multiline
+        self._rules = options.multiline.rules() if options.multiline else None
+        self._peers: dict[Any, tuple[Assembler, float]] = {}  # with when each last sent something, in that order
         self._held = self._dropped = 0
 
-    def datagram_received(self, data: bytes, addr: Any) -> None:  # noqa: ARG002 - as asyncio calls it
+    def datagram_received(self, data: bytes, addr: Any) -> None:
         record = data.rstrip(b"\r\n\0")
         if self._held + len(record) > self._most:
             self._drop()
         elif record:
-            self._gather.add([record])
+            self._gather.add(self._joined(record, addr) if self._rules else [record])
+
+    def _joined(self, line: bytes, peer: Any) -> list[bytes]:
+        """The records that are complete with this line."""
+        assert self._rules  # noqa: S101 - for mypy
+        lines, _ = self._peers.pop(peer, (Assembler(self._rules), 0))
+        before = lines.held
+        records = lines.add([line])
+        self._held += lines.held - before
+        if lines.cut:
+            self._context.count("records_cut", lines.cut, {"input": self._context.name})
+            lines.cut = 0
+        self._peers[peer] = lines, asyncio.get_running_loop().time()
+        return records + self._flushed(next(iter(self._peers))) if len(self._peers) > _PEERS else records
+
+    def _flushed(self, peer: Any) -> list[bytes]:
+        """The lines of a peer, which might have gone on."""
+        lines, _ = self._peers.pop(peer)
+        self._held -= lines.held
+        return lines.flush()
+
+    def flush(self, before: float) -> None:
+        """Hand on the records of peers that sent nothing after that time."""
+        for peer in [peer for peer, (_, last) in self._peers.items() if last < before]:
+            self._gather.add(self._flushed(peer))
+
+    async def watch(self) -> None:
+        """Hand on records that nothing continues."""
+        while self._multiline:
+            await asyncio.sleep(_WATCH)
+            self.flush(asyncio.get_running_loop().time() - self._multiline.flush_seconds)
 
     def _drop(self) -> None:
         if not self._dropped:

@@ -279,3 +279,36 @@ async def test_pythons_syslog_handler_over_tcp_is_understood():
 def test_on_the_daemons_own_event_loop(scenario):
     """Its transports differ from asyncio's."""
     uvloop.run(scenario())
+
+
+async def test_lines_of_a_connection_become_records():
+    async with running(multiline={"start": "^>", "max_lines": 2}) as run:
+        _, one = await run.connect()
+        _, two = await run.connect()
+        one.write(b"> 1\n a\n b\n> 2\n c")
+        two.write(b"> 3\n d\n> 4\n")
+        await run.until(lambda: len(run.delivery.records) == 3)
+        assert sorted(run.delivery.records) == [b" b", b"> 1\n a", b"> 3\n d"]
+        one.write_eof()
+        await run.until(lambda: b"> 2\n c" in run.delivery.records)
+        run.stop.set()
+        await run.until(lambda: b"> 4" in run.delivery.records)
+        assert ("records_cut", 1, {"input": "sys"}) in run.counts
+
+
+async def test_a_record_that_nothing_continues_is_delivered_after_a_while():
+    async with running(multiline={"start": "^>", "flush_seconds": 0.05}) as run:
+        _, writer = await run.connect()
+        writer.write(b"> 1\n a\n")
+        await run.until(lambda: run.delivery.records)
+        assert run.delivery.records == [b"> 1\n a"]
+        await run.until(lambda: not run.input.server._held)
+
+
+async def test_lines_that_fill_the_room_are_delivered_as_they_are():
+    async with running(multiline={"start": "^>"}, in_flight=1024) as run:
+        _, writer = await run.connect()
+        writer.write(b"> 1\n" + b" abcdefg\n" * 200)
+        await run.until(lambda: sum(map(len, run.delivery.records)) > 1024)
+        writer.write(b"> 2\n")
+        await run.until(lambda: not run.input.server.waiting)

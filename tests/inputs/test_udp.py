@@ -1,6 +1,7 @@
 """The UDP input."""
 
 import asyncio
+import contextlib
 import logging
 import logging.handlers
 import socket
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 
 from pipeline.contract import Context, Outcome, Unusable
-from pipeline.inputs import _gather
+from pipeline.inputs import _gather, udp
 from pipeline.inputs.udp import Udp
 
 
@@ -162,3 +163,34 @@ async def test_pythons_syslog_handler_is_understood():
 def test_on_the_daemons_own_event_loop(scenario):
     """Its transports differ from asyncio's."""
     uvloop.run(scenario())
+
+
+async def test_datagrams_of_a_peer_become_records(monkeypatch):
+    monkeypatch.setattr(udp, "_PEERS", 2)
+    async with running(multiline={"start": "^>", "max_lines": 2}) as run:
+        await run.until(lambda: run.input.ports)
+        with contextlib.ExitStack() as stack:
+            peers = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(3)]
+
+            def send(n, data):
+                peers[n].sendto(data, ("127.0.0.1", run.input.ports[0]))
+
+            for data in (b"> 1\n", b" a\n", b" b\n"):
+                send(0, data)
+            await run.until(lambda: run.records == [b"> 1\n a"])
+            assert run.counts == [("records_cut", 1, {"input": "net"})]
+            send(1, b"> 2")
+            send(1, b" c")
+            send(2, b"> 3")
+            await run.until(lambda: b" b" in run.records)
+        run.stop.set()
+        await run.until(lambda: len(run.records) == 4)
+        assert sorted(run.records) == [b" b", b"> 1\n a", b"> 2\n c", b"> 3"]
+
+
+async def test_datagrams_that_nothing_continues_are_delivered_after_a_while(monkeypatch):
+    monkeypatch.setattr(udp, "_WATCH", 0.01)
+    async with running(multiline={"preset": "java", "flush_seconds": 0.05}) as run:
+        await run.send(b"failed", b"java.lang.Error: x")
+        await run.until(lambda: run.records)
+        assert run.records == [b"failed\njava.lang.Error: x"]
