@@ -1,20 +1,35 @@
 """The real daemon with listeners and a store in a file, for clients to send to."""
 
+import contextlib
 import json
+import random
+import socket
 import sqlite3
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.job import free_port
+import psutil
+
 from tests.crash.daemon import Daemon, wait_until
+
+
+def _port() -> int:
+    """A port that nobody listens on; below those that the kernel chooses for clients: one that connects while the
+    daemon is away could get the port itself, and keep it.
+    """
+    while True:
+        with closing(socket.socket()) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
+            return port
 
 
 class Receiver(Daemon):
     """A daemon whose inputs listen on free ports; each document's index is what its field `to` names."""
 
     def __init__(self, folder: Path, inputs: dict[str, dict[str, Any]], **config: Any) -> None:
-        self.ports = {name: free_port() for name, options in inputs.items() if options["type"] != "kafka"}
+        self.ports = {name: _port() for name, options in inputs.items() if options["type"] != "kafka"}
         addresses = {name: {"listen": f"127.0.0.1:{port}"} for name, port in self.ports.items()}
         self.store = folder / "store.db"
         super().__init__(
@@ -30,8 +45,12 @@ class Receiver(Daemon):
         said = len(self.log)
         seconds = super().start(*options, **env)
         for name in self.ports:
-            wait_until(lambda: f"input {name}: listening" in self.log[said:], f"{name} listens")  # noqa: B023 - at once
+            wait_until(partial(self._listens, name, said), f"{name} listens")
         return seconds
+
+    def _listens(self, name: str, said: int) -> bool:
+        assert psutil.Process(self.pid).status() != psutil.STATUS_ZOMBIE, self.log[-3000:]
+        return f"input {name}: listening" in self.log[said:]
 
     def url(self, name: str = "web") -> str:
         """The base URL of an input that speaks HTTP."""
