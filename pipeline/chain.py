@@ -354,7 +354,7 @@ class _Narrow:
         if self._editor is None or not touched:
             full.update(touched)
             return records
-        records, counts = [*records], Counter[str]()
+        records, counts = [*records], self._editor.counts
         for n, hits in touched.items():
             edited = None if n in full else self._editor.edit(records[n], hits)
             # Where stages read what was changed, it matters whether they stand before or behind this one.
@@ -362,9 +362,8 @@ class _Narrow:
                 full.add(n)
                 continue
             records[n] = edited[0]
-            counts.update(edited[1])
-        for rule, times in counts.items():
-            self._editor.counts[rule] = self._editor.counts.get(rule, 0) + times
+            for rule, times in edited[1].items():
+                counts[rule] = counts.get(rule, 0) + times
         return records
 
     def _touched(self, records: list[bytes]) -> dict[int, list[Hit]]:

@@ -117,14 +117,12 @@ class Redact:
         That is how most secrets in logs look, and it costs a fraction of decoding the record, walking through it and
         encoding it again.
         """
-        kept = dict(self.counts)
-        self.counts.clear()
+        counts = self._hide.counts = {}
         try:
             edited = self._edited(record, hits)
-            return None if edited is None else (edited, dict(self.counts))
         finally:
-            self.counts.clear()
-            self.counts.update(kept)
+            self._hide.counts = self.counts
+        return None if edited is None else (edited, counts)
 
     def _edited(self, record: bytes, hits: list[tuple[int, int]]) -> bytes | None:
         texts: dict[tuple[int, int], set[str] | None] = {}  # None: the value of a secret key
