@@ -241,6 +241,13 @@ def grouped(
     return groups, left
 
 
+def with_rest(pieces: Sequence[Piece], end: int, stop: int) -> list[Piece]:
+    """The pieces, which go up to `end`, with an unfinished line behind them."""
+    if not pieces or pieces[-1].cut or pieces[-1].stop < end:
+        return [*pieces, Piece(end, stop)]
+    return [*pieces[:-1], Piece(pieces[-1].start, stop)]
+
+
 def batch_of(data: bytes, begin: int, spans: Iterable[Span]) -> tuple[bytes, array[int], list[int]]:
     """The block of a batch, where its records end, and their places in the text, in which `data` stands at `begin`.
 

@@ -10,7 +10,7 @@ from pipeline.contract import Batch, Context, Deliver, Outcome
 from pipeline.inputs import tail
 from pipeline.inputs._handles import Handles
 from pipeline.inputs._log import Log, Memory, Source, printable
-from pipeline.inputs._multiline import Group, Rules, batch_of, grouped
+from pipeline.inputs._multiline import Group, Rules, batch_of, grouped, with_rest
 from pipeline.inputs._text import Compressed, Plain
 from pipeline.inputs.tail import HEAD, TAIL, Piece, Place
 from pipeline.window import Window
@@ -168,7 +168,7 @@ class Lines:
         closed = (zeros > 0 and (zeros < rest or view.full)) or (not zeros and rest > self._options.max_line_bytes)
         ended = not (closed or view.full) and (flush or view.final or view.text.compressed)
         if ended and view.final and rest > zeros:
-            found, end = _with_rest(found, end, len(data)), len(data)
+            found, end = with_rest(found, end, len(data)), len(data)
         if ended and not view.text.compressed and view.begin + end not in entry.breaks:
             entry.breaks.append(view.begin + end)
             self._memory.keep(entry)
@@ -241,10 +241,10 @@ class Lines:
             self.under_way -= size
             self._memory.keep(entry)
 
-        async def deliver(batch: Batch) -> Outcome:
+        async def deliver(batch: Batch, *, wait: bool = True) -> Outcome:
             if entry.breaks:
                 await self._context.settled()
-            return await self._deliver(batch)
+            return await self._deliver(batch, wait=wait)
 
         return Window(deliver if self._rules else self._deliver, commit, self._options.read_ahead, self._ended)
 
@@ -280,11 +280,3 @@ def _skip(source: Source, data: bytes) -> int:
 def _log_of(source: Source) -> Log:
     assert source.log  # noqa: S101 — for mypy
     return source.log
-
-
-def _with_rest(found: list[Piece], end: int, stop: int) -> list[Piece]:
-    """The pieces with an unfinished line behind them."""
-    last = found[-1]
-    if last.cut or last.stop < end:
-        return [*found, Piece(end, stop)]
-    return [*found[:-1], Piece(last.start, stop)]

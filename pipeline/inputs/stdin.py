@@ -13,6 +13,10 @@ it the document ids are those that the input `file` gives to a file of that name
 
 A last line without a newline is delivered at the end. A line longer than `max_line_bytes` is cut to that, with
 `log.flags: truncated`; the rest is left out, which is logged and counted (`lines_cut`).
+
+With `multiline`, a record is delivered when the next one begins, or nothing more came for `flush_seconds`; with `name`
+only at the end of the input instead, so that every run makes the same records. One that reaches a limit has
+`log.flags: truncated` and is counted (`records_cut`), and its rest is another record.
 """
 
 import asyncio
@@ -26,6 +30,7 @@ from pydantic import BaseModel, Field
 from pipeline.contract import Batch, Context, Deliver
 from pipeline.identity import file_identity
 from pipeline.inputs import tail
+from pipeline.inputs._multiline import DESCRIPTION, Group, Multiline, batch_of, grouped, with_rest
 from pipeline.inputs.tail import Piece
 from pipeline.window import Window
 
@@ -48,6 +53,7 @@ class Stdin:
         )
         host: str | None = Field(default=None, description="The host in document ids and documents, if not this one.")
         max_line_bytes: int = Field(default=1 << 20, ge=1, description="Longer lines are cut to so many bytes.")
+        multiline: Multiline | None = Field(default=None, description=DESCRIPTION)
         read_ahead: int = Field(default=4, ge=1, description="How many batches of up to 1 MiB may be under way.")
 
     def __init__(self, options: Options, context: Context, descriptor: int = 0) -> None:
@@ -57,6 +63,8 @@ class Stdin:
         self._data = b""  # an unfinished line
         self._at = 0  # where it stands in the text
         self._skipping = False  # the rest of a line that was cut
+        self._rules = options.multiline.rules() if options.multiline else None
+        self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Deliver lines until standard input ends or `stop` is set, and then what is left of the last one."""
@@ -80,6 +88,7 @@ class Stdin:
             await window.drain()
         finally:
             stopping.cancel()
+            self._wait_no_more()
             window.cancel()
 
     async def _readable(self, *others: "asyncio.Future[Any]") -> bool:
@@ -96,8 +105,12 @@ class Stdin:
             loop.remove_reader(self._descriptor)
         return not any(other.done() for other in others)
 
-    def _take(self, chunk: bytes, window: Window[None], *, final: bool) -> None:
-        """Deliver the lines that are complete with this chunk; with `final` what is left, too."""
+    def _take(self, chunk: bytes, window: Window[None], *, final: bool, flush: bool = False) -> None:
+        """Deliver the lines that are complete with this chunk; with `final` what is left, too.
+
+        `flush`: the last record of several lines is complete though it might have gone on.
+        """
+        self._wait_no_more()
         if self._skipping:
             chunk = self._skip(chunk)
         data = self._data + chunk
@@ -108,17 +121,43 @@ class Stdin:
         limit = self._options.max_line_bytes
         start = len(_BOM) if self._at == 0 and data.startswith(_BOM) else 0
         found, end = tail.pieces(data, start, limit)
-        end += tail.nuls(data, end)  # left out before a line, as they are before a complete one
+        zeros = tail.nuls(data, end)  # left out before a line, as they are before a complete one
+        end += zeros
         if len(data) - end > limit:
             found.append(Piece(end, end + limit, cut=True))
             self._skipping, end = True, len(data)
         elif final and end < len(data):
-            found.append(Piece(end, len(data)))
-            end = len(data)
-        for piece in found:
-            window.submit(self._batch(data, piece, identity), None)
+            found, end = with_rest(found, end, len(data)), len(data)
+        left = None
+        if self._rules:
+            groups, left = grouped(self._rules, data, found, (), complete=final or flush or zeros > 0)
+            for group in groups:
+                window.submit(self._joined(data, group, identity), None)
+        else:
+            for piece in found:
+                window.submit(self._batch(data, piece, identity), None)
+        end = end if left is None else left
         self._at += end
         self._data = data[end:]
+        if left is not None:
+            self._wait_for_more(window)
+
+    def _wait_for_more(self, window: Window[None]) -> None:
+        """Have what is held delivered when nothing comes for long enough."""
+        if self._options.multiline and not self._options.name:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._options.multiline.flush_seconds, self._flush, window)
+
+    def _wait_no_more(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
+
+    def _flush(self, window: Window[None]) -> None:
+        if len(window) < self._options.read_ahead:
+            self._take(b"", window, final=False, flush=True)
+        else:
+            self._wait_for_more(window)
 
     def _skip(self, chunk: bytes) -> bytes:
         """What comes after the end of a line that was cut."""
@@ -130,6 +169,16 @@ class Stdin:
     def _named(self, data: bytes, *, final: bool) -> str | None:
         line = tail.first_line(data, final=final)
         return None if line is None else file_identity(self._origin["host.name"], str(self._options.name), line)
+
+    def _joined(self, data: bytes, group: Group, identity: str) -> Batch:
+        if group.line:
+            return self._batch(data, Piece(group.spans[0].start, group.spans[0].stop, cut=True), identity)
+        block, ends, places = batch_of(data, self._at, group.spans)
+        origin = dict[str, str | int](self._origin)
+        if group.cut:
+            origin["log.flags"] = "truncated"
+            self._context.count("records_cut", 1, {"input": self._context.name})
+        return Batch(self._context.name, block, identity, ends=ends, positions=places, origin=origin)
 
     def _batch(self, data: bytes, piece: Piece, identity: str) -> Batch:
         origin = dict[str, str | int](self._origin)

@@ -293,3 +293,59 @@ def test_it_works_on_the_loop_of_the_daemon(kind, tmp_path):
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         assert runner.run(check()) == [b"one", b"two"]
+
+
+MULTILINE = {"start": "^>", "max_lines": 2, "flush_seconds": 0.05}
+
+
+async def test_lines_become_records_of_the_same_ids_at_every_run(make):
+    rig = make(name="/var/log/a.log", max_line_bytes=12, multiline=MULTILINE)
+    task = rig.start()
+    rig.write(b"> 1\n a\n")
+    await asyncio.sleep(0.1)
+    assert not rig.batches
+    rig.write(b" b\n> 2\n 1234567890123\n\0> 3\n c\n\0\0 d\n> 4\n e")
+    rig.end()
+    await task
+    assert rig.records == [b"> 1\n a", b" b", b"> 2", b" 12345678901", b"> 3\n c", b" d", b"> 4\n e"]
+    flags = [batch.origin.get("log.flags") for batch in rig.batches]
+    assert flags == ["truncated", None, "truncated", None, None, None][: len(flags)]
+    assert rig.counts == {"records_cut": 1, "lines_cut": 1}
+    identity = file_identity("host", "/var/log/a.log", b"> 1")
+    assert rig.ids[:3] == [f"{identity}-0", f"{identity}-7", f"{identity}-10"]
+
+
+async def test_a_record_that_nothing_continues_is_delivered_after_a_while(make):
+    rig = make(multiline=MULTILINE, read_ahead=1)
+    task = rig.start()
+    rig.gate.clear()
+    rig.write(b"> 1\n> 2\n a\n b")
+    await asyncio.sleep(0.1)
+    assert not rig.batches
+    rig.gate.set()
+    await rig.until(2)
+    assert rig.records == [b"> 1", b"> 2\n a"]
+    rig.write(b"c\n")
+    await rig.until(3)
+    rig.end()
+    await task
+    assert rig.records[2:] == [b" bc"]
+
+
+@given(st.lists(st.sampled_from([b"> 1\n", b" a\n", b"\n", b"> ", b"b", b"\0", b"\0\n"]), max_size=12))
+def test_however_a_text_comes_the_records_are_the_same(chunks):
+    async def play(chunks: list[bytes]) -> list[tuple[str, bytes]]:
+        rig = Rig(name="/a.log", multiline=MULTILINE)
+        try:
+            task = rig.start()
+            for chunk in chunks:
+                rig.write(chunk)
+                await asyncio.sleep(0.0001)
+            rig.end()
+            await task
+        finally:
+            rig.close()
+        return list(zip(rig.ids, rig.records, strict=True))
+
+    text = b"".join(chunks)
+    assert asyncio.run(play(chunks)) == asyncio.run(play([text] if text else []))
