@@ -36,6 +36,17 @@ def prepare(lines: int) -> Path:
     return path
 
 
+def environment(data_dir: Path, path: Path, url: str, workers: int) -> dict[str, str]:
+    """The variables of the reference configuration."""
+    return {
+        "BENCH_DATA_DIR": str(data_dir),
+        "BENCH_WORKERS": str(workers),
+        "BENCH_INPUT": str(path),
+        "BENCH_DATABASE": str(DATABASE),
+        "BENCH_SINK": url,
+    }
+
+
 def build_sink() -> None:
     """Build the sink where it is missing or older than its source; ends the program where there is no Go."""
     source = HERE / "sink" / "main.go"

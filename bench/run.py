@@ -68,13 +68,7 @@ def command(name: str, sink: job.Sink, path: Path) -> tuple[list[str | Path], di
         return [sys.executable, "-m", "bench.handwritten", port, count, path, job.DATABASE], {}
     data_dir = job.DATA / "state"
     shutil.rmtree(data_dir, ignore_errors=True)
-    env = {
-        "BENCH_DATA_DIR": str(data_dir),
-        "BENCH_WORKERS": str(CONFIGURATIONS[name]),
-        "BENCH_INPUT": str(path),
-        "BENCH_DATABASE": str(job.DATABASE),
-        "BENCH_SINK": f"http://127.0.0.1:{sink.port}",
-    }
+    env = job.environment(data_dir, path, f"http://127.0.0.1:{sink.port}", CONFIGURATIONS[name])
     return [job.AIOLOGS, "run", "--once", "-c", job.CONFIG], env
 
 

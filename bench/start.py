@@ -27,14 +27,7 @@ def environment() -> dict[str, str]:
     """What the reference configuration wants to know; its input is empty."""
     empty = job.DATA / "empty.ndjson"
     empty.touch()
-    return {
-        **os.environ,
-        "BENCH_DATA_DIR": str(job.DATA / "state"),
-        "BENCH_WORKERS": "2",
-        "BENCH_INPUT": str(empty),
-        "BENCH_DATABASE": str(job.DATABASE),
-        "BENCH_SINK": "http://127.0.0.1:9",
-    }
+    return os.environ | job.environment(job.DATA / "state", empty, "http://127.0.0.1:9", workers=2)
 
 
 def command(*arguments: str | Path) -> float:

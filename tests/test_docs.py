@@ -189,6 +189,14 @@ def test_the_makers_of_metrics_declare_them():
     assert used <= {metric.name for metric in METRICS}
 
 
+def test_the_stage_in_the_readme_works():
+    (code,) = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(compile(code, "README.md", "exec", dont_inherit=True), names)
+    stage = names["Length"](names["Length"].Options())
+    assert stage([{"message": "four"}]) == [{"message": "four", "length": 4}]
+
+
 @pytest.mark.slow
 def test_every_command_that_the_demo_prints_works():
     told = subprocess.run([sys.executable, "-m", "bench.demo"], cwd=ROOT, capture_output=True, text=True, check=True)
