@@ -160,10 +160,11 @@ async def test_stop_ends_who_is_connected():
         await asyncio.open_connection("127.0.0.1", rig.admin.port)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:0", "localhost:0", ":0"])
-async def test_addresses(address):
-    rig = Rig(address)
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+async def test_addresses(host, unused_tcp_port):
+    rig = Rig(f"{host}:{unused_tcp_port}")
     await rig.admin.start()
+    assert rig.admin.port == unused_tcp_port
     assert (await rig.get("/healthz"))[0] == 200
     await rig.admin.stop()
 
