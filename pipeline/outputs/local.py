@@ -85,8 +85,7 @@ class Local:
             written = [self._insert(payload) for payload in payloads]
             self._db.execute("COMMIT")
         except BaseException:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
+            self._db.rollback()  # a full disk may have done it already
             raise
         return written
 

@@ -4,6 +4,7 @@ import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -199,7 +200,7 @@ async def test_neighbours_in_another_request_of_the_same_write_count(cluster):
     cluster.rules["old"] = READ_ONLY
     written, slow = Written(), cluster.send
 
-    async def send(request: Request) -> Fates:
+    async def send(request: Request) -> Any:
         await asyncio.sleep(1 if request.sections[0].index == "old" else 0)
         return await slow(request)
 
