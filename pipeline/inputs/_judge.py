@@ -110,7 +110,7 @@ class Judge:
                     verdict,
                     longer=same and text.reaches(place.offset + 1),
                     ahead=same and reader is not None and _is_ahead(text, place.offset, reader),
-                    reader=reader and Reader(reader.exhausted, reader.deleted and reader.path == source.path),
+                    reader=Reader(reader.exhausted, reader.deleted and reader.path == source.path) if reader else None,
                 )
             )
         return claims[::-1]

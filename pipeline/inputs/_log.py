@@ -181,7 +181,8 @@ class Memory:
 
     def _forget(self, log: Log) -> None:
         del self.logs[log.identity]
-        for index, key in ((self._alike, log.base), (self._in, log.key)):
+        places: list[tuple[dict[Any, list[Log]], Any]] = [(self._alike, log.base), (self._in, log.key)]
+        for index, key in places:
             index[key].remove(log)
             if not index[key]:
                 del index[key]

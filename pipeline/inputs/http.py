@@ -223,7 +223,7 @@ class Http:
             body = _otlp.records(kind, data)
             outcome = await self._store(request, body)
             answer = _otlp.answer(kind, [reason for _, reason in outcome.refused])
-            return self._web.Response(body=answer, content_type=kind)
+            return self._response(body=answer, content_type=kind)
         body = _bodies.split(kind, data, text=False)
         return self._told(body, await self._store(request, body))
 
@@ -255,7 +255,7 @@ class Http:
 
     def _told(self, body: Body, outcome: Outcome) -> Response:
         if self._options.compatible == "logstash":
-            return self._web.Response(text="ok")
+            return self._response(text="ok")
         if not outcome.refused:
             return self._json(200, orjson.dumps({"stored": body.count()}))
         errors = [{"line": n + 1, "reason": reason} for n, reason in outcome.refused]
@@ -265,7 +265,11 @@ class Http:
         return self._json(status, orjson.dumps({"error": message}))
 
     def _json(self, status: int, body: bytes) -> Response:
-        return self._web.Response(status=status, body=body, content_type="application/json")
+        return self._response(status=status, body=body, content_type="application/json")
+
+    def _response(self, **parts: Any) -> Response:
+        response: Response = self._web.Response(**parts)
+        return response
 
 
 def _limited(web: Any, options: Http.Options, handler: Any) -> Any:
