@@ -106,13 +106,15 @@ class Follow:
 
     def flush(self) -> float:
         """See to records of several lines for which nothing came for long enough; when to ask again."""
-        next_ = math.inf
-        for source in self.sources.values() if self._options.multiline else ():
+        next_, multiline = math.inf, self._options.multiline
+        if multiline is None:
+            return next_
+        for source in self.sources.values():
             if source.held and source.reading:
                 if self._over(source):
                     self._queue(source)
                 else:
-                    next_ = min(next_, source.grown + self._options.multiline.flush_seconds)
+                    next_ = min(next_, source.grown + multiline.flush_seconds)
         return next_
 
     async def drain(self) -> None:
@@ -158,7 +160,10 @@ class Follow:
         what = tail.change(source.read, before, source.look)
         if what is Change.SHRUNK or (what is not Change.NONE and not self._holds(source)):
             self._truncated(source)
-        elif what is Change.GROWN or (source.look.size > source.read and (not source.exhausted or self._final(source))):
+        elif what is Change.GROWN:
+            source.exhausted = False
+            self._queue(source)
+        elif source.look.size > source.read and (not source.exhausted or self._final(source)):
             self._queue(source)
 
     @staticmethod
@@ -249,8 +254,8 @@ class Follow:
     def _truncated(self, source: Source) -> None:
         self._context.count("files_truncated", 1, {"input": self._context.name})
         log.info("%s holds other text than at the last look; reading it from its beginning", source.path)
-        if source.log:
-            self._lost.append(source.log)
+        assert source.log  # noqa: S101 — for mypy
+        self._lost.append(source.log)
         self._release(source)
 
     def _release(self, source: Source) -> None:

@@ -66,7 +66,8 @@ class Judge:
         if step is Step.NEW and source.covered == source.look and source.log in candidates:
             step, n = Step.NOTHING, candidates.index(source.log)
         source.waiting, source.ended = step is Step.WAIT, step is Step.NOTHING
-        source.covered = source.look if step is Step.WAIT and _is_exhausted(claims[n].reader) else None
+        if step is Step.WAIT and _is_exhausted(claims[n].reader):
+            source.covered = source.look
         if step is Step.NEW and source.listed:
             recreated = self._memory.new(base)
             identity = file_identity(self._host, name, line, recreated)
@@ -135,7 +136,7 @@ class Judge:
         """Read a log on from this file."""
         before = text.read(max(0, entry.place.offset - TAIL), min(TAIL, entry.place.offset))
         if entry.reader:
-            entry.reader.judged = ()
+            entry.reader.judged, entry.reader.waiting, entry.reader.covered = (), True, entry.reader.look
             self._unsettle(entry.reader)
         entry.reader = source
         source.log, source.exhausted = entry, False

@@ -86,7 +86,7 @@ class Source:
         self.read = self.want = self.scanned = 0
         self.tail = b""
         self.exhausted = self.waiting = self.ended = self.held = False
-        self.judged = ()
+        self.judged, self.covered = (), None
 
     @property
     def reading(self) -> bool:

@@ -112,10 +112,10 @@ class Lines:
         data, start = view.data, view.start
         length, limit = len(data) - start, self._options.max_line_bytes
         zeros = tail.nuls(data, start)
-        if zeros < length > limit:
-            return await self._long(source, view)
         if zeros and (view.full or zeros < length):
             return await self._hole(source, view, start + zeros)
+        if zeros < length > limit:
+            return await self._long(source, view)
         if view.full:
             source.want = max(self._options.batch_bytes, limit + 1 + start - len(source.tail))
             return Result.MORE

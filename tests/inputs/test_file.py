@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from watchfiles import Change
 
+from pipeline.contract import Batch, Outcome
 from pipeline.inputs import _handles, _scan
 from pipeline.inputs._text import open_text
 from pipeline.inputs.file import File
@@ -390,3 +392,39 @@ async def test_where_the_system_can_not_watch_it_says_so(tmp_path, monkeypatch, 
     monkeypatch.setattr("watchfiles.awatch", fail)
     await _scan.watch([str(tmp_path / "*.log")], lambda *_: None)
     assert "inotify instance limit reached" in caplog.text
+
+
+async def test_watching_ends_with_its_source(tmp_path, monkeypatch):
+    changed: list[set[str]] = []
+
+    async def once(*_: object, **__: object) -> AsyncIterator[set[tuple[Change, str]]]:
+        yield {(Change.modified, "a.log")}
+
+    monkeypatch.setattr("watchfiles.awatch", once)
+    await _scan.watch([str(tmp_path / "*.log")], lambda paths, _: changed.append(paths))
+    assert changed == [{"a.log"}]
+
+
+async def test_a_single_run_waits_for_room(rig):
+    rig.write("a.log", lines(0, 10))
+    rig.gate.clear()
+    running = asyncio.create_task(rig.once(batch_bytes=7, read_ahead=1))
+    await asyncio.sleep(0.05)
+    assert not running.done()
+    rig.gate.set()
+    assert await running == names(0, 10)
+
+
+async def test_a_single_run_looks_again_when_a_file_changed_under_its_hands(rig):
+    rig.write("a.log", lines(0, 10))
+
+    async def deliver(batch: Batch, *, wait: bool = True) -> Outcome:
+        if not rig.batches:
+            rig.copytruncate("a.log", "a.log.1")
+            rig.write("a.log", lines(20, 40))
+        outcome: Outcome = await rig.deliver(batch)
+        return outcome
+
+    options = File.Options(paths=[str(rig.path("a.log"))], batch_bytes=7)
+    await File(options, rig.context(once=True)).run(deliver, asyncio.Event())
+    assert sorted(record.decode() for _, record in rig.delivered) == sorted(names(0, 10) + names(20, 40))

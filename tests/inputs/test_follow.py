@@ -345,3 +345,36 @@ async def test_an_archive_that_is_replaced_while_it_is_read_is_begun_again(rig):
     rig.touch("a.log.gz")
     await rig.step()
     assert [record.decode() for _, record in rig.delivered] == names(0, 6000)
+
+
+async def test_a_file_that_was_taken_for_a_copy_and_is_written_anew_is_read_from_the_start(rig):
+    rig.write("a-2026-11-20.log", "header\n")
+    await rig.step()
+    rig.write("a-2026-11-21.log", "header\n" + lines(0, 2))
+    assert await rig.step() == names(0, 2)
+    os.truncate(rig.path("a-2026-11-20.log"), 0)
+    rig.write("a-2026-11-20.log", lines(10, 20))
+    assert await rig.step() == names(10, 20)
+
+
+async def test_a_file_in_turn_to_be_read_that_holds_another_log_by_then_is_passed_over(rig):
+    rig.write("a.log", lines(0, 4))
+    follow = rig.start(batch_bytes=7)
+    await follow.look()
+    await follow.read()
+    os.truncate(rig.path("a.log"), 0)
+    rig.touch("a.log")
+    await follow.glance([str(rig.path("a.log"))])
+    assert await follow.read() is False
+    rig.write("a.log", lines(4, 6))
+    assert await rig.step() == names(4, 6)
+
+
+async def test_two_logs_that_begin_alike_and_grow_between_two_looks_are_both_read(rig):
+    rig.write("a-2026-11-20.log", "header\n")
+    await rig.step()
+    rig.write("a-2026-11-20.log", lines(0, 2))
+    rig.write("a-2026-11-21.log", "header\n" + lines(10, 20))
+    assert [line for line in await rig.step() if line != "header"] == names(0, 2) + names(10, 20)
+    rig.kill()
+    assert await rig.step() == []

@@ -1,10 +1,15 @@
 """From a file's bytes to lines."""
 
+import asyncio
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.identity import file_identity
 from pipeline.inputs import _handles, _read
@@ -106,7 +111,8 @@ async def test_a_byte_order_mark_is_left_out(rig):
 async def test_utf_16_is_left_alone_with_a_message(rig, caplog):
     rig.write("a.log", "one\n".encode("utf-16"))
     assert await rig.step() == []
-    await rig.step()
+    rig.write("a.log", "two\n".encode("utf-16-le"))
+    assert await rig.step() == []
     assert caplog.text.count("UTF-16") == 1
 
 
@@ -304,3 +310,26 @@ async def test_a_file_that_can_not_be_opened_again_now_is_read_later(rig, monkey
     rig.path("x").rename(rig.path("a.log"))
     assert [record for _, record in rig.delivered] == [b"line 0"]
     assert await rig.step() == names(1, 3)
+
+
+TEXT = st.lists(st.sampled_from([b"\0", b"\0" * 30, b"a", b"b" * 30, b"\n", b"\r\n"]), max_size=30).map(b"".join)
+
+
+@given(TEXT, st.lists(st.integers(0, 300), max_size=4), st.integers(1, 20), st.sampled_from([1, 3, 10, 1000]))
+def test_records_and_their_ids_are_the_same_however_a_file_grew_and_was_read(text, cuts, limit, batch_bytes):
+    async def read(parts: list[bytes], batch_bytes: int) -> list[tuple[str, bytes]]:
+        with TemporaryDirectory() as folder:
+            async with Rig(Path(folder)) as rig:
+                rig.start(name="app", max_line_bytes=limit, batch_bytes=batch_bytes)
+                for part in parts:
+                    rig.write("a.log", part)
+                    await rig.step()
+                    rig.kill()
+                await rig.once()
+                return rig.delivered
+
+    # An unfinished first line makes no identity that lasts.
+    text = b"1\n" + text
+    places = sorted({0, *(min(cut, len(text)) for cut in cuts), len(text)})
+    parts = [text[begin:end] for begin, end in itertools.pairwise(places)]
+    assert asyncio.run(read(parts, batch_bytes)) == asyncio.run(read([text], 10_000))

@@ -192,4 +192,4 @@ def complete(path: Path) -> set[bytes]:
 
 
 TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(max_examples=int(os.environ.get("N", "60")), stateful_step_count=25)
+TestAnySequence.settings = settings(max_examples=int(os.environ.get("N", "100")), stateful_step_count=25)

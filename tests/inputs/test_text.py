@@ -9,6 +9,7 @@ import pytest
 import zstandard
 
 from pipeline.inputs import _handles
+from pipeline.inputs._text import open_text
 from tests.inputs.file_rig import Rig, lines, names
 
 
@@ -136,3 +137,45 @@ async def test_an_archive_is_not_read_while_its_log_is(rig):
     rig.touch("a.log.gz")
     assert await rig.step() == names(0, 5)
     assert await rig.step() == []
+
+
+async def test_of_two_archives_of_one_log_the_longer_one_is_read_on(rig):
+    rig.write("a.log.1", gzip.compress(lines(0, 3).encode()))
+    rig.write("a.log.2", zstd(lines(0, 5).encode()))
+    assert await rig.step() == names(0, 5)
+    rig.kill()
+    assert await rig.step() == []
+
+
+@pytest.mark.parametrize("data", [gzip.compress(TEXT), zstd(TEXT)])
+def test_an_archive_can_be_read_backwards(tmp_path, data):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    text = open_text(str(path))
+    for at in (400_000, 390_000, 0, 100, 50_000, 49_000):
+        assert text.read(at, 1000) == TEXT[at : at + 1000]
+    assert text.reaches(len(TEXT))
+    assert not text.reaches(len(TEXT) + 1)
+    assert text.read(len(TEXT) - 5, 100) == TEXT[-5:]
+    assert text.damage is None
+    text.close()
+
+
+@pytest.mark.parametrize(
+    "data", [gzip.compress(TEXT)[:20] + b"\xff" * 100, gzip.compress(TEXT)[:-8] + bytes(8), b"\x28\xb5\x2f\xfd" * 20]
+)
+def test_damage_ends_the_text_of_an_archive(tmp_path, data):
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    text = open_text(str(path))
+    found = text.read(0, len(TEXT) + 1)
+    assert len(found) < len(TEXT)
+    assert TEXT.startswith(found)
+    assert text.damage
+    assert text.read(len(found), 10) == b""
+    text.close()
+
+
+def test_a_folder_is_no_text(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        open_text(str(tmp_path))
