@@ -32,6 +32,7 @@ log = logging.getLogger("aiologs")
 DRAIN_SECONDS = 25.0
 """How long inputs and outputs may take to finish what is under way: less than what systemd and Kubernetes grant."""
 _UNPARK_SECONDS = 5.0
+_UNPARK_TIMEOUT = 15.0
 _UNPARK_BYTES = 4 << 20
 _MEASURE_SECONDS = 1.0
 
@@ -103,6 +104,7 @@ class App:
                 asyncio.create_task(self._unpark(name, output), name=f"parked documents of {name}")
                 for name, output in self.outputs.items()
             } | {asyncio.create_task(self._measure(), name="gauges")}
+            await self._listening(inputs)
             self._ready = True
             self._notify("READY=1")
             log.info("ready: %d inputs, %d outputs, %d workers", len(inputs), len(self.outputs), self.config.workers)
@@ -119,6 +121,13 @@ class App:
             await buffer.run(source, self._deliver, self.stop, once=self._once)
         else:
             await source.run(self._deliver, self.stop)
+
+    async def _listening(self, inputs: set[asyncio.Task[None]]) -> None:
+        """Wait for inputs that take a while to open their port, or for one that fails."""
+        opening = [asyncio.create_task(each.wait()) for each in map(_opening, self.inputs.values()) if each]
+        for task in opening:
+            await asyncio.wait({task, *inputs}, return_when=asyncio.FIRST_COMPLETED)
+            task.cancel()
 
     @property
     def _deliver(self) -> Deliver:
@@ -175,8 +184,11 @@ class App:
         """Try an output's parked documents again, for as long as there are some."""
         while True:
             skip: set[str] = set()  # indices that are still blocked
-            while entries := await self.parked.take(name, _UNPARK_BYTES, skip):
-                skip |= await self.delivery.write_parked(name, output, entries)
+            # Where they are all that is written, an output takes them for an outage and would try for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_UNPARK_TIMEOUT):
+                    while entries := await self.parked.take(name, _UNPARK_BYTES, skip):
+                        skip |= await self.delivery.write_parked(name, output, entries)
             await asyncio.sleep(_UNPARK_SECONDS)
 
     async def _measure(self) -> None:
@@ -244,6 +256,11 @@ async def retry_dead(config: Config, letters: Iterable[Letter]) -> dict[str, int
     async with contextlib.AsyncExitStack() as stack:
         await app.start(stack)
         return await app.retry(letters)
+
+
+def _opening(source: Input) -> asyncio.Event | None:
+    event: asyncio.Event | None = getattr(source, "listening", None)
+    return event
 
 
 def _build(kind: Any, type_: str, options: Any, context: Context) -> Any:

@@ -167,7 +167,11 @@ class Context:
 
 @runtime_checkable
 class Input(Protocol):
-    """Reads records from somewhere. Its class has `Options` (pydantic) and is built as `Class(options, context)`."""
+    """Reads records from somewhere. Its class has `Options` (pydantic) and is built as `Class(options, context)`.
+
+    Optional, looked up on the instance: `listening` (asyncio.Event), set when clients can connect; the daemon is not
+    ready before.
+    """
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Hand batches to `deliver` until `stop` is set; then cease reading, await what is under way and return.
