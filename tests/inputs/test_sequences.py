@@ -191,5 +191,8 @@ def complete(path: Path) -> set[bytes]:
     return set((gzip.decompress(data) if path.suffix == ".gz" else data).split(b"\n")[:-1])
 
 
+# AIOLOGS_SEQUENCES=10000 for the long run.
 TestAnySequence = AnySequence.TestCase
-TestAnySequence.settings = settings(max_examples=int(os.environ.get("N", "100")), stateful_step_count=25)
+TestAnySequence.settings = settings(
+    max_examples=int(os.environ.get("AIOLOGS_SEQUENCES", "100")), stateful_step_count=25
+)
