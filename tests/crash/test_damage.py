@@ -45,14 +45,17 @@ def delete(path: Path) -> None:
     path.unlink()
 
 
+NAMED = {"zeroed", "deleted"}
+"""What must show in any file; a flipped bit may be where nothing is, and a shorter log may be a younger one."""
 DAMAGES: dict[str, Callable[[Path], None]] = {
     **{f"truncated to {n}/8": partial(truncate, eighth=n) for n in EVERY},
     "zeroed": zero,
-    "zeroed at its end": zero_end,
     "with flipped bits": flip,
     "deleted": delete,
+    **({"zeroed at its end": zero_end} if LONG else {}),
 }
-FILES = [f"{name}.db{suffix}" for name in ("state", "dead", "parked") for suffix in ("", "-wal", "-shm")]
+SUFFIXES = ("", "-wal", "-shm") if LONG else ("", "-wal")
+FILES = [f"{name}.db{suffix}" for name in ("state", "dead", "parked") for suffix in SUFFIXES]
 
 
 class Site:
@@ -109,5 +112,6 @@ def test_damage_in_data_dir_loses_nothing(site, name, damage):
     assert not found.twice
     log = site.daemon.log[said:]
     assert "Traceback" not in log
-    if name.endswith(".db") and damage in {"zeroed", "truncated to 4/8"}:
+    cut = damage.startswith("truncated") and name.endswith(".db")
+    if (damage in NAMED or cut) and not name.endswith("-shm"):  # which SQLite makes anew
         assert str(path) in log
