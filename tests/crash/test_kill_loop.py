@@ -5,13 +5,12 @@ import time
 import pytest
 
 from pipeline.delivery import Limits
+from pipeline.state import COMMIT_SECONDS
 from tests.crash.daemon import LONG
 from tests.crash.writer import Writer, line
 
 LINES, ROTATE_EVERY, SECONDS = (1_000_000, 100_000, 60) if LONG else (100_000, 10_000, 10)
 LIFETIME = 2.0
-TICK = 1.0
-"""Positions are committed at least this often, in seconds."""
 
 
 @pytest.mark.slow
@@ -26,14 +25,14 @@ def test_a_daemon_killed_every_two_seconds_loses_nothing_and_stores_nothing_twic
         kills += 1
     daemon.once()
 
-    found = store.findings(LINES, TICK)
+    found = store.findings(LINES, COMMIT_SECONDS)
     in_flight = Limits().bytes // len(line(LINES))
     bound = kills * (in_flight + found.busiest)
     with capsys.disabled():
         print(  # noqa: T201 - the bound and the count are what the test is for
             f"\n{LINES:,} lines, {kills} kills: {len(found.missing)} lost, {len(found.twice)} twice in the store, "
             f"{found.repeats:,} sent twice; the bound is {bound:,} ({in_flight:,} in flight at a kill and "
-            f"{found.busiest:,} in the busiest {TICK:g} s). Slowest start: {slowest:.2f} s"
+            f"{found.busiest:,} in the busiest {COMMIT_SECONDS:g} s). Slowest start: {slowest:.2f} s"
         )
     assert not found.missing
     assert not found.twice
