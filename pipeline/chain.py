@@ -427,20 +427,19 @@ class _Bodies:
             index, id_ = event.get(INDEX), event[ID]
             if index is None:
                 raise ValueError("no stage has chosen an index: add a route stage")
-            if index not in heads:
-                heads[index] = b'{"create":{"_index":' + dumps(index) + b',"_id":"'
             if index not in lines:
                 lines[index] = []
-            append = lines[index].append
-            append(heads[index] + (dumps(id_)[1:-1] if self._escape else id_.encode()) + b'"}}')
+                heads[index] = b'{"create":{"_index":' + dumps(index) + b',"_id":"'
+            name = dumps(id_)[1:-1] if self._escape else id_.encode()
             if (raw := event.get(RAW)) is None:
                 for key in _NOT_STORED:
                     event.pop(key, None)
-                append(dumps(event))
+                lines[index].append(b'%b%b"}}\n%b\n' % (heads[index], name, dumps(event)))
             elif added := {key: event[key] for key in adds if key in event}:
-                append(b"%b%b,%b" % (raw[:-1], origin, dumps(added)[1:]))
+                pieces = heads[index], name, raw[:-1], origin, dumps(added)[1:]
+                lines[index].append(b'%b%b"}}\n%b%b,%b\n' % pieces)
             else:
-                append(b"%b%b}" % (raw[:-1], origin))
+                lines[index].append(b'%b%b"}}\n%b%b}\n' % (heads[index], name, raw[:-1], origin))
         return lines
 
     def add(self, encoded: dict[str, list[bytes]]) -> None:
@@ -449,7 +448,7 @@ class _Bodies:
 
     def documents(self) -> list[Documents]:
         """One section an index."""
-        return [Documents(index, b"\n".join([*lines, b""]), len(lines) // 2) for index, lines in self._lines.items()]
+        return [Documents(index, b"".join(lines), len(lines)) for index, lines in self._lines.items()]
 
 
 def _number(events: list[Event]) -> None:

@@ -106,6 +106,7 @@ class Redact:
         self._known: set[str] = set()
         self._special: dict[str, str | None] = {}
         self._plain_keys: dict[bytes, bool] = {}
+        self._constant = orjson.dumps(options.replacement)[1:-1] if options.action == "replace" else None
 
     def touches(self, block: bytes) -> list[tuple[int, int]]:
         """The offsets in undecoded JSON at which something may have to be hidden, ascending, with the trigger."""
@@ -117,12 +118,37 @@ class Redact:
         That is how most secrets in logs look, and it costs a fraction of decoding the record, walking through it and
         encoding it again.
         """
+        if self._constant and (edited := self._edited_values(record, hits, self._constant)):
+            return edited
         counts = self._hide.counts = {}
         try:
-            edited = self._edited(record, hits)
+            text = self._edited(record, hits)
         finally:
             self._hide.counts = self.counts
-        return None if edited is None else (edited, counts)
+        return None if text is None else (text, counts)
+
+    def _edited_values(
+        self, record: bytes, hits: list[tuple[int, int]], constant: bytes
+    ) -> tuple[bytes, dict[str, int]] | None:
+        """The same where each hit is the key of a secret value, by far the most frequent case, for a tenth of it."""
+        pieces, done, hidden, secret = [], 0, 0, self._plain_keys
+        for at, _ in hits:
+            if at < done:
+                continue
+            opens, end = record.rfind(b'"', 0, at - 1), record.find(b'"', at + 2)
+            # See _secret_value.
+            if (
+                record[at - 1 : at + 2] != b'":"'
+                or record[opens - 1] not in b"{,"
+                or not secret.get(record[opens + 1 : at - 1])
+                or b"\\" in (value := record[at + 2 : end])
+            ):
+                return None
+            if value and value != constant:
+                pieces += (record[done : at + 2], constant)
+                done, hidden = end, hidden + 1
+        pieces.append(record[done:])
+        return b"".join(pieces), {KEY: hidden} if hidden else {}
 
     def _edited(self, record: bytes, hits: list[tuple[int, int]]) -> bytes | None:
         texts: dict[tuple[int, int], set[str] | None] = {}  # None: the value of a secret key

@@ -20,6 +20,7 @@ number of indices, so list the values in the rule's condition, as above, where c
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
@@ -95,6 +96,8 @@ class Route:
             *(condition.fields for condition, _ in self._rules), *(target.fields for target in targets)
         )
         self.adds = frozenset[str]()
+        self._read = sorted(frozenset[str]().union(*(condition.fields for condition, _ in self._rules)))
+        self._targets: dict[tuple[Any, ...], _Target] = {}
 
     @staticmethod
     def _target(text: str, options: Options) -> _Target:
@@ -102,15 +105,23 @@ class Route:
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Set the index of each event."""
-        rules, default = self._rules, self._default
+        # What the conditions read says which of them holds, and most logs have few combinations of it.
+        read, targets = self._read, self._targets
         for event in events:
-            for holds, target in rules:
-                if holds(event):
-                    event[INDEX] = target(event)
-                    break
-            else:
-                event[INDEX] = default(event)
+            key = tuple([event.get(field) for field in read])
+            try:
+                target = targets[key]
+            except KeyError:
+                target = self._choose(event)
+                if len(targets) < _MOST_NAMES:
+                    targets[key] = target
+            except TypeError:  # an object or array among them
+                target = self._choose(event)
+            event[INDEX] = target(event)
         return events
+
+    def _choose(self, event: Event) -> _Target:
+        return next((target for holds, target in self._rules if holds(event)), self._default)
 
 
 class _Target:
