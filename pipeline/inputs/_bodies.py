@@ -180,10 +180,12 @@ def inflate(data: bytes, encoding: str, limit: int, ratio: int) -> bytes:
 
 
 def _bounded(chunks: Iterator[bytes], bound: int) -> bytes:
-    parts, size = [], 0
+    parts: list[bytes] = []
+    size = 0
     for chunk in chunks:
         size += len(chunk)
         if size > bound:
+            parts.clear()  # the error's traceback would keep them
             raise BodyError(413, f"the body is larger than {bound} bytes when inflated")
         parts.append(chunk)
     return b"".join(parts)

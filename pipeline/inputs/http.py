@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, Response
 
 log = logging.getLogger("aiologs.input.http")
+server_log = logging.getLogger("aiologs.input.http.server")
 
 _CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
@@ -96,6 +97,9 @@ class Http:
         max_ratio: int = Field(
             default=200, ge=1, description="How many times its size a compressed body may grow to, from 1 MiB on."
         )
+        in_flight: int = Field(
+            default=64 << 20, ge=1, description="Bytes of all bodies that are read and not yet answered; then 429."
+        )
         connections: int = Field(default=1000, ge=1, description="Connections at once; more are closed at once.")
         body_seconds: float = Field(default=30.0, gt=0, description="How long a client may take to send a body.")
         idle_seconds: float = Field(default=75.0, gt=0, description="How long a connection may stay without a request.")
@@ -107,6 +111,11 @@ class Http:
         told = options.compatible is None and options.buffer == "memory"
         self._refuse = options.malformed == "refuse" and told
         self._stopping = False
+        self._held = 0
+        self._sizes: dict[int, int] = {}
+        # Each takes the memory of the largest body; more at once would be no faster.
+        self._inflating = asyncio.Semaphore(2)
+        self.listening = asyncio.Event()
         self.ports: list[int] = []
         """Where it listens, once it does."""
 
@@ -136,6 +145,7 @@ class Http:
         except OSError as error:
             raise Unusable(f"input {self._context.name}: can't listen on {options.listen}: {error.strerror}") from error
         self.ports = [address[1] for address in runner.addresses]
+        self.listening.set()
         log.info("input %s: listening on %s", self._context.name, options.listen)
 
     # --- one request ---
@@ -150,6 +160,8 @@ class Http:
         except Full as full:
             response = self._error(429, str(full))
             response.headers["Retry-After"] = str(max(1, round(full.retry_after)))
+        finally:
+            self._held -= self._sizes.pop(id(request), 0)
         response.headers["x-correlation-id"] = correlation
         # Clients of Elasticsearch refuse to talk to a server without it.
         response.headers["X-Elastic-Product"] = "Elasticsearch"
@@ -189,7 +201,22 @@ class Http:
         return self._error(404, "nothing is here; send records with POST or PUT")
 
     async def _read(self, request: BaseRequest) -> bytes:
-        """The body, inflated; raises `BodyError`."""
+        """The body, inflated; raises `BodyError` and `Full`."""
+        data, encoding = await self._sent(request), request.headers.get("Content-Encoding", "")
+        if not encoding:
+            return data
+        async with self._inflating:
+            if request.transport is None:
+                raise BodyError(408, "the client is gone")
+            limits = self._options.max_body_bytes, self._options.max_ratio
+            inflated = await asyncio.to_thread(_inflated, data, encoding, *limits)
+        if isinstance(inflated, bytes):
+            self._hold(request, len(inflated))
+            return inflated
+        raise BodyError(*inflated)
+
+    async def _sent(self, request: BaseRequest) -> bytes:
+        """The body as it was sent."""
         options, parts, size = self._options, [], 0
         if (request.content_length or 0) > options.max_body_bytes:
             raise BodyError(413, f"the body is larger than {options.max_body_bytes} bytes")
@@ -201,15 +228,22 @@ class Http:
             async with asyncio.timeout(options.body_seconds):
                 async for chunk in request.content.iter_any():
                     size += len(chunk)
+                    self._hold(request, len(chunk))
                     if size > options.max_body_bytes:
                         raise BodyError(413, f"the body is larger than {options.max_body_bytes} bytes")
                     parts.append(chunk)
         except TimeoutError:
             raise BodyError(408, f"the body took longer than {options.body_seconds:g} s") from None
-        data, encoding = b"".join(parts), request.headers.get("Content-Encoding", "")
-        if not encoding:
-            return data
-        return await asyncio.to_thread(_bodies.inflate, data, encoding, options.max_body_bytes, options.max_ratio)
+        except (ConnectionError, self._web.RequestPayloadError) as error:
+            raise BodyError(400, f"the body ends in the middle or is not chunked as it should: {error}") from error
+        return b"".join(parts)
+
+    def _hold(self, request: BaseRequest, size: int) -> None:
+        """Account for bytes of a request until it is answered; raises `Full`. One request alone may be larger."""
+        own = self._sizes[id(request)] = self._sizes.get(id(request), 0) + size
+        self._held += size
+        if self._options.in_flight < self._held != own:
+            raise Full(1.0)
 
     async def _take(self, request: BaseRequest, data: bytes) -> Response:
         path, kind = request.path.rstrip("/"), request.content_type.lower()
@@ -272,6 +306,14 @@ class Http:
         return response
 
 
+def _inflated(data: bytes, encoding: str, limit: int, ratio: int) -> bytes | tuple[int, str]:
+    """See `_bodies.inflate`; an error as its parts, since its traceback would keep the body for longer."""
+    try:
+        return _bodies.inflate(data, encoding, limit, ratio)
+    except BodyError as error:
+        return error.status, str(error)
+
+
 def _limited(web: Any, options: Http.Options, handler: Any) -> Any:
     """An aiohttp server that takes no more connections than it may, and leaves inflating bodies to us."""
 
@@ -283,7 +325,17 @@ def _limited(web: Any, options: Http.Options, handler: Any) -> Any:
         def __call__(self) -> asyncio.Protocol:
             return super().__call__() if len(self.connections) < options.connections else Closed()
 
-    return Limited(handler, keepalive_timeout=options.idle_seconds, auto_decompress=False, access_log=None)
+    server_log.addFilter(_ours)
+    return Limited(
+        handler, keepalive_timeout=options.idle_seconds, auto_decompress=False, access_log=None, logger=server_log
+    )
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp logs is an error of ours: what no client sends is answered with 400, and no traceback."""
+    from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415 - see Http.run
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 _GREETINGS = {

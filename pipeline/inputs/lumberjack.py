@@ -83,7 +83,7 @@ class Protocol:
         self._window: Window | None = None
         self._strings: list[bytes] = []  # of the D frame under way: key, value, key, value …
         self._strings_wanted = self._strings_size = self._sequence = 0
-        self._error: ProtocolError | None = None
+        self._error = ""
 
     @property
     def buffered(self) -> int:
@@ -108,14 +108,14 @@ class Protocol:
 
         Raises `ProtocolError`, and ever after again.
         """
-        if self._error is not None:
-            raise self._error
+        if self._error:
+            raise ProtocolError(self._error)
         try:
             while self._ready():
                 if window := self._frame():
                     return window
         except ProtocolError as error:
-            self._error = error
+            self._error = str(error)  # the exception itself would keep what was inflated alive
             raise
         return None
 
@@ -183,7 +183,7 @@ class Protocol:
         inflater = isal_zlib.decompressobj()
         try:
             if len(body) > _LARGE:
-                _peek(body)
+                self._peek(body)
             inflated: bytes = inflater.decompress(body, most + 1)
         except isal_zlib.error as error:  # type: ignore[misc]  # its stub takes the class for an instance
             raise ProtocolError(f"a compressed frame can't be inflated: {error}") from error
@@ -192,6 +192,14 @@ class Protocol:
         if not inflater.eof or inflater.unused_data:
             raise ProtocolError("a compressed frame does not end where its zlib stream does")
         return inflated
+
+    def _peek(self, body: bytes) -> None:
+        """Raise where a compressed frame begins with no record that is taken: a bomb is not worth inflating."""
+        begin = isal_zlib.decompressobj().decompress(body[:_LARGE], _RECORD.size)
+        if begin[:2] not in _RECORDS:
+            raise ProtocolError(f"a compressed frame begins with {begin[:2]!r}, which is no record")
+        if len(begin) == _RECORD.size and begin[:2] in _JSON:
+            self._check_frame(_RECORD.unpack(begin)[2])
 
     def _take(self, data: bytes, at: int) -> int:
         """Take records as long as there are some and the window wants them; returns where the rest begins."""
@@ -270,13 +278,6 @@ class Protocol:
     def _check_frame(self, length: int) -> None:
         if length > self._limits.frame:
             raise ProtocolError(f"a frame of {length} bytes; at most {self._limits.frame} are taken")
-
-
-def _peek(body: bytes) -> None:
-    """Raise where a compressed frame does not begin with a record: a bomb is not worth the time to inflate it."""
-    begin = isal_zlib.decompressobj().decompress(body[:_LARGE], 2)
-    if begin not in _RECORDS:
-        raise ProtocolError(f"a compressed frame begins with {begin!r}, which is no record")
 
 
 def _json(strings: list[bytes]) -> bytes:

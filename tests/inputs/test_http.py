@@ -9,6 +9,7 @@ import orjson
 import pytest
 
 from pipeline.contract import Batch, Context, Full, Outcome, Refusal, Unusable
+from pipeline.inputs import http
 from pipeline.inputs.http import Http
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
@@ -213,6 +214,41 @@ async def test_a_client_that_asks_before_it_sends_is_told_at_once(size, answer):
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "head", [b"nonsense\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"POST / HTTP/1.1\r\nx\r\n\r\n"]
+)
+async def test_what_is_no_request_is_answered_and_leaves_no_traceback(head, caplog):
+    async with Server() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        writer.write(head)
+        assert (await reader.readline()).split()[1] == b"400"
+        writer.close()
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("body", [b"2\r\n{", b"zz\r\n"])
+async def test_a_client_that_breaks_off_its_body_leaves_no_traceback(body, caplog):
+    async with Server() as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
+        while not server.input._held:
+            await asyncio.sleep(0.001)
+        writer.write(body)
+        await asyncio.sleep(0.02)
+        writer.transport.abort()
+        while server.input._held:
+            await asyncio.sleep(0.001)
+        assert not server.deliver.batches
+    assert not caplog.records
+
+
+async def test_an_error_of_ours_is_logged(monkeypatch, caplog):
+    async with Server() as server:
+        monkeypatch.setattr(server.input, "_answer", None)
+        assert (await server.post(b"{}"))[0] == 500
+    assert "Error handling request" in caplog.text
+
+
 async def test_more_connections_than_allowed_are_closed_at_once():
     async with Server(connections=1) as server:
         assert (await server.post(b"{}"))[0] == 200  # the session keeps its connection
@@ -228,6 +264,39 @@ async def test_without_room_the_answer_is_429_and_says_when_to_come_back():
         status, body, headers = await server.post(b"{}")
         assert (status, headers["Retry-After"]) == (429, "3")
         assert "no room" in body["error"]
+
+
+async def test_bodies_that_are_not_answered_yet_take_no_more_room_than_they_may():
+    async with Server(in_flight=1000) as server:
+        large = gzip.compress(b"\n" * 2000)
+        assert (await server.post(large, Content_Encoding="gzip"))[0] == 200  # alone it may be larger
+        server.deliver.gate.clear()
+        task = asyncio.create_task(server.post(b'{"a":1}'))
+        while not server.input._held:
+            await asyncio.sleep(0.001)
+        for body, headers in ((b" " * 2000, {}), (large, {"Content_Encoding": "gzip"})):
+            status, _, answered = await server.post(body, **headers)
+            assert (status, answered["Retry-After"]) == (429, "1")
+        server.deliver.gate.set()
+        assert (await task)[0] == 200
+        assert (server.input._held, server.input._sizes) == (0, {})
+
+
+async def test_bodies_of_clients_that_are_gone_are_not_inflated(monkeypatch):
+    monkeypatch.setattr(http, "_inflated", None)
+    async with Server() as server, server.input._inflating, server.input._inflating:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
+        writer.write(head)
+        while not server.input._held:
+            await asyncio.sleep(0.001)
+        writer.transport.abort()
+        await asyncio.sleep(0.02)
+        server.input._inflating.release()
+        while server.input._held:
+            await asyncio.sleep(0.001)
+        await server.input._inflating.acquire()
+        assert not server.deliver.batches
 
 
 async def test_while_stopping_requests_under_way_end_well_and_new_ones_get_503():

@@ -214,8 +214,20 @@ def test_a_large_compressed_frame_must_begin_with_a_record():
         _, error = parse(window(1) + packed(begin + os.urandom(40_000)))
         assert error is not None
         assert "begins with" in error
+    long = packed(struct.pack(">2sII", b"2J", 1, 1 << 30) + os.urandom(40_000))
+    assert parse(window(1) + long) == ([], f"a frame of {1 << 30} bytes; at most {LIMITS.frame} are taken")
     text = os.urandom(40_000)
     assert contents(window(1) + packed(record(text, 1))) == [[text]]
+
+
+def test_an_error_keeps_nothing_of_what_was_inflated():
+    protocol = Protocol(Limits(inflated=1 << 20))
+    protocol.receive(window(1) + packed(record(bytes(2 << 20), 1)))
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match="inflates to more") as raised:
+            protocol.next_window()
+    assert not any(value is raised.value for value in vars(protocol).values())
+    assert raised.value.__cause__ is raised.value.__context__ is None
 
 
 def test_a_window_exactly_as_large_as_it_may_be_is_taken():
