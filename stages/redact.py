@@ -131,7 +131,8 @@ class Redact:
         self, record: bytes, hits: list[tuple[int, int]], constant: bytes
     ) -> tuple[bytes, dict[str, int]] | None:
         """The same where each hit is the key of a secret value, by far the most frequent case, for a tenth of it."""
-        pieces, done, hidden, secret = [], 0, 0, self._plain_keys
+        pieces: list[bytes] = []
+        done, hidden, secret = 0, 0, self._plain_keys
         for at, _ in hits:
             if at < done:
                 continue

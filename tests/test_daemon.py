@@ -139,3 +139,8 @@ def test_an_abstract_socket_is_told_as_well(monkeypatch):
         monkeypatch.setenv("NOTIFY_SOCKET", f"@aiologs-test-{os.getpid()}")
         daemon.notify("READY=1")
         assert sock.recv(100) == b"READY=1"
+
+
+def test_a_manager_that_has_gone_is_no_reason_to_stop(monkeypatch, tmp_path):
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "gone"))
+    daemon.notify("WATCHDOG=1")
