@@ -122,7 +122,7 @@ class Http:
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Serve until told to stop; then answer what is under way and return."""
         # aiohttp takes a third of a second to import: other inputs go on meanwhile.
-        web = await asyncio.to_thread(__import__, "aiohttp.web", fromlist=["web"])
+        web = await asyncio.to_thread(_import)
         self._deliver, self._web = deliver, web
         server = _limited(web, self._options, self._handle)
         runner = web.ServerRunner(server, shutdown_timeout=20.0)
@@ -304,6 +304,16 @@ class Http:
     def _response(self, **parts: Any) -> Response:
         response: Response = self._web.Response(**parts)
         return response
+
+
+def _import() -> Any:
+    """aiohttp's server. The package first: an import of a module in it would not wait for another thread that is just
+    importing the package, as the Elasticsearch output does at the same time, and both would fail.
+    """
+    import aiohttp  # noqa: F401, PLC0415
+    from aiohttp import web  # noqa: PLC0415
+
+    return web
 
 
 def _inflated(data: bytes, encoding: str, limit: int, ratio: int) -> bytes | tuple[int, str]:
