@@ -39,11 +39,12 @@ unit: env
 integration: env
 	tests/services/with-services $(BIN)/pytest tests/integration tests/crash
 
-bench: env  ## the reference job, measured beside the handwritten yardstick
+bench: env  ## the reference job, measured beside the handwritten yardstick; then the other inputs
 	$(BIN)/python -m bench.run
+	$(BIN)/python -m bench.inputs
 
 crash: env  ## the crash tests in full length
-	AIOLOGS_CRASH=long tests/services/with-services $(BIN)/pytest tests/crash
+	AIOLOGS_CRASH=long tests/services/with-services $(BIN)/pytest tests/crash tests/integration/test_kafka.py
 
 lock: env  ## pin the dependencies again
 	$(BIN)/python -m pip install --quiet uv

@@ -307,8 +307,10 @@ class Http:
 
 
 def _import() -> Any:
-    """aiohttp's server. The package first: an import of a module in it would not wait for another thread that is just
-    importing the package, as the Elasticsearch output does at the same time, and both would fail.
+    """The server of aiohttp.
+
+    The package is imported first: an import of a module in it does not wait for another thread that is importing the
+    package, as the Elasticsearch output does at the same time, and both would fail.
     """
     import aiohttp  # noqa: F401, PLC0415
     from aiohttp import web  # noqa: PLC0415
