@@ -16,6 +16,7 @@ _COUNT = re.compile(rb"([1-9]\d{0,8}) ")
 _COUNT_OF_SYSLOG = re.compile(rb"([1-9]\d{0,8}) <")
 _MAYBE_COUNT = re.compile(rb"[1-9]\d{0,8} ?")
 _ENDS = b"\r\n\0"
+_BLANK_LINES = re.compile(rb"(?:\r*[\n\0])+")
 
 
 class Framing:
@@ -33,6 +34,7 @@ class Framing:
         self._undecided = False  # what is pending may become a count or a line
         self._octets = 0  # what is still to come of a counted message
         self._inside = False  # a line of which pieces were given already
+        self._newline = self._nul = -1  # the next ones in the data that is being cut
         self.error: str | None = None
 
     @property
@@ -77,9 +79,12 @@ class Framing:
 
     def _cut(self, data: bytes, messages: list[bytes]) -> int:
         """Append the complete messages; returns where an incomplete one begins."""
-        at = 0
+        at, self._newline, self._nul = 0, -1, -1
         while at < len(data):
             if not self._octets and not self._inside:
+                if data[at] in _ENDS and (blank := _BLANK_LINES.match(data, at)):
+                    at = blank.end()
+                    continue
                 at = self._begin(data, at)
                 if self.error:
                     return len(data)
@@ -122,12 +127,14 @@ class Framing:
 
     def _take_line(self, data: bytes, at: int, messages: list[bytes]) -> int:
         most = at + self._limit
-        end = data.find(b"\n", at, most + 1)
-        nul = data.find(b"\0", at, most + 1 if end < 0 else end)
-        if nul >= 0:
-            end = nul
-        self._inside = end < 0
-        if end >= 0:
+        # Each is searched for from where it was found last: senders that end lines with the one never send the other.
+        if self._newline < at:
+            self._newline = _find(data, b"\n", at)
+        if self._nul < at:
+            self._nul = _find(data, b"\0", at)
+        end = min(self._newline, self._nul)
+        self._inside = end > most or end == len(data)
+        if not self._inside:
             if message := data[at:end].rstrip(b"\r"):
                 messages.append(message)
             return end + 1
@@ -135,3 +142,9 @@ class Framing:
             return at
         messages.append(data[at:most])
         return most
+
+
+def _find(data: bytes, sign: bytes, at: int) -> int:
+    """Where it stands next; the end of the data where it does not."""
+    place = data.find(sign, at)
+    return place if place >= 0 else len(data)

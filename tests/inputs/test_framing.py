@@ -87,6 +87,14 @@ def test_many_small_pieces_cost_no_more_than_their_bytes(mode):
     assert [message for n in range(len(data)) for message in framing.receive(data[n : n + 1])] == [data[:-1]]
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\0", b"\r\n"])
+def test_lines_cost_no_more_than_their_bytes_whatever_ends_them(end):
+    """Were the rest searched in vain for the other end with every line, this would take minutes."""
+    framing = Framing("auto", 1 << 20)
+    assert framing.receive(b"a".join([end] * 300_000)) == [b"a"] * 299_999
+    assert not framing.receive(end * 3_000_000)
+
+
 bytes_of_syslog = st.lists(st.sampled_from([b"<13>", b"5 ", b"12 <", b"\n", b"\r", b"\0", b"x" * 5, b"3", b" "])).map(
     b"".join
 )
