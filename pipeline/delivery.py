@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -295,7 +295,7 @@ def merge(parts: list[Documents]) -> list[Documents]:
     ]
 
 
-def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str]) -> Letter:
+def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str], places: Sequence[int]) -> Letter:
     """A dead letter with all that is known of a record's origin."""
     return Letter(
         id=ids[number],
@@ -304,16 +304,16 @@ def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str]) -> 
         origin=dict(batch.origin),
         time=time.time(),
         identity=batch.identity,
-        place=batch.places()[number],
+        place=places[number],
     )
 
 
 def _failed(batch: Batch, processed: Processed) -> list[Letter]:
     """Dead letters for the records that the chain could not process."""
-    records, ids = batch.records(), batch.document_ids()
+    records, ids, places = batch.records(), batch.document_ids(), batch.places()
     letters = []
     for failure in processed.failures:
-        letter = _letter(batch, failure.record, records, ids)
+        letter = _letter(batch, failure.record, records, ids, places)
         letter.stage, letter.reason, letter.traceback = failure.stage, failure.reason, failure.traceback
         letters.append(letter)
     return letters
@@ -323,9 +323,9 @@ def _refused(output: str, refused: list[Refused], run: _Run) -> list[Letter]:
     """Dead letters for the documents that an output will never take, each with its original record."""
     of_id: dict[str, Letter] = {}
     for waiting in run.waiting:
-        records, ids = waiting.batch.records(), waiting.batch.document_ids()
+        records, ids, places = waiting.batch.records(), waiting.batch.document_ids(), waiting.batch.places()
         wanted = {each.id for each in refused} | {record_id(each.id) for each in refused}
-        of_id |= {id_: _letter(waiting.batch, n, records, ids) for n, id_ in enumerate(ids) if id_ in wanted}
+        of_id |= {id_: _letter(waiting.batch, n, records, ids, places) for n, id_ in enumerate(ids) if id_ in wanted}
     return [_for_document(of_id.get(each.id) or of_id[record_id(each.id)], output, each) for each in refused]
 
 

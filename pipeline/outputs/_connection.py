@@ -12,6 +12,8 @@ import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+# The package first: a module in it is imported without waiting for a thread that is just importing the package.
+import aiohttp  # noqa: F401
 from aiohttp.payload import BytesPayload, Payload
 from elastic_transport import AiohttpHttpNode, NodeConfig, SerializerCollection, TransportError
 from elastic_transport.client_utils import url_to_node_config
