@@ -13,7 +13,7 @@ from pipeline import __version__, registry
 from pipeline.admin import Admin
 from pipeline.buffer import Buffers
 from pipeline.chain import Chain
-from pipeline.contract import Context, Deliver, Input, Output
+from pipeline.contract import Context, Input, Output
 from pipeline.control import Control
 from pipeline.dead import DeadLetters, Filters, Letter, reading
 from pipeline.delivery import Delivery
@@ -118,9 +118,9 @@ class App:
 
     async def _read(self, name: str, source: Input) -> None:
         if buffer := self.buffers.get(name):
-            await buffer.run(source, self._deliver, self.stop, once=self._once)
+            await buffer.run(source, self.delivery.deliver, self.stop, once=self._once)
         else:
-            await source.run(self._deliver, self.stop)
+            await source.run(self.delivery.deliver, self.stop)
 
     async def _listening(self, inputs: set[asyncio.Task[None]]) -> None:
         """Wait for inputs that take a while to open their port, or for one that fails."""
@@ -128,10 +128,6 @@ class App:
         for task in opening:
             await asyncio.wait({task, *inputs}, return_when=asyncio.FIRST_COMPLETED)
             task.cancel()
-
-    @property
-    def _deliver(self) -> Deliver:
-        return self.delivery.deliver
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Open stores, processor and outputs; the stack closes them."""
@@ -221,11 +217,12 @@ class App:
 
     def status(self) -> dict[str, Any]:
         """The answer of /status."""
+        reasons = self.not_ready()
         return {
             "version": __version__,
             "uptime_seconds": round(time.time() - self._started, 1),
-            "ready": not self.not_ready(),
-            "reasons": self.not_ready(),
+            "ready": not reasons,
+            "reasons": reasons,
             "inputs": {part.name: {"type": part.type} for part in self.config.inputs.values()},
             "stages": [spec.name for spec in self.config.stages],
             "outputs": {name: {"blocked": getattr(output, "blocked", None)} for name, output in self.outputs.items()},

@@ -130,7 +130,7 @@ class Delivery:
             task.add_done_callback(self._ended)
 
     def _take(self) -> list[_Waiting]:
-        taken, size = [self._queue.popleft()], 0
+        taken = [self._queue.popleft()]
         size = len(taken[0].batch.block)
         while self._queue and size + len(self._queue[0].batch.block) <= self._limits.run_bytes:
             taken.append(self._queue.popleft())

@@ -132,21 +132,15 @@ class Redact:
     ) -> tuple[bytes, dict[str, int]] | None:
         """The same where each hit is the key of a secret value, by far the most frequent case, for a tenth of it."""
         pieces: list[bytes] = []
-        done, hidden, secret = 0, 0, self._plain_keys
+        done = hidden = 0
         for at, _ in hits:
             if at < done:
                 continue
-            opens, end = record.rfind(b'"', 0, at - 1), record.find(b'"', at + 2)
-            # See _secret_value.
-            if (
-                record[at - 1 : at + 2] != b'":"'
-                or record[opens - 1] not in b"{,"
-                or not secret.get(record[opens + 1 : at - 1])
-                or b"\\" in (value := record[at + 2 : end])
-            ):
+            if (span := self._secret_value(record, at)) is None:
                 return None
-            if value and value != constant:
-                pieces += (record[done : at + 2], constant)
+            start, end = span
+            if start < end and record[start:end] != constant:
+                pieces += (record[done:start], constant)
                 done, hidden = end, hidden + 1
         pieces.append(record[done:])
         return b"".join(pieces), {KEY: hidden} if hidden else {}
