@@ -57,6 +57,10 @@ FIRST, LAST = 1970, 2100
 
 _END = int(datetime(LAST + 1, 1, 1, tzinfo=UTC).timestamp()) * 1000
 
+AHEAD = timedelta(days=30)
+"""A time without a year is one before it was received or its file was last written, up to eleven months: quiet logs
+are kept that long. So much may the clock that wrote it be ahead."""
+
 _Find = Callable[[str, datetime | None], datetime | None]
 """Finds the time in a text that has the format; None or a `ValueError` for another text."""
 
@@ -130,7 +134,7 @@ class Times:
             zone = _offset(found["zone"]) if "zone" in found else self._zone
             if "year" in found:
                 return _moment(found, _year(found["year"]), zone)
-            return _nearest(lambda year: _moment(found, year, zone), near)
+            return _latest(lambda year: _moment(found, year, zone), near)
 
         return find
 
@@ -143,7 +147,7 @@ class Times:
         def find(value: str, near: datetime | None) -> datetime:
             if dated:
                 return moment(value, text)
-            return _nearest(lambda year: moment(f"{year} {value}", f"%Y {text}"), near)
+            return _latest(lambda year: moment(f"{year} {value}", f"%Y {text}"), near)
 
         return find
 
@@ -222,15 +226,15 @@ def _year(text: str) -> int:
     return number + (2000 if number < 50 else 1900)
 
 
-def _nearest(moment: Callable[[int], datetime], near: datetime | None) -> datetime:
-    """The moment in the year that brings it nearest to the other time."""
+def _latest(moment: Callable[[int], datetime], near: datetime | None) -> datetime:
+    """The moment in the latest year in which it is not `AHEAD` of the other time."""
     if near is None:
         raise ValueError("no year")
-    moments = []
-    for year in (near.year - 1, near.year, near.year + 1):
+    for year in (near.year + 1, near.year, near.year - 1):
         with suppress(ValueError):  # the 29th of February
-            moments.append(moment(year))
-    return min(moments, key=lambda each: abs(each - near))
+            if (found := moment(year)) <= near + AHEAD:
+                return found
+    raise ValueError("no such day near that time")
 
 
 def _moment(found: dict[str, str], year: int, zone: tzinfo) -> datetime:

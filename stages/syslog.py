@@ -2,8 +2,9 @@ r"""Syslog messages, RFC 5424 and the older RFC 3164, as a decoder or from a fie
 
     inputs:
       devices: {type: udp, listen: ":5514", decode: syslog}
+      system: {type: file, paths: [/var/log/syslog*, /var/log/auth.log*], decode: syslog, mtime: true}
     stages:
-      - timestamp: {field: timestamp, reference: event.created}
+      - timestamp: {field: timestamp, reference: event.created}   # file: reference: file.mtime
       - severity: {field: level}
 
 or, where the message is a field of a record: `- syslog: {field: message}`.

@@ -25,8 +25,9 @@ Any other format is one for Python's `strptime`.
   millisecond of its day.
 - The units of `epoch` are told apart by size, which works from March 1973 on; a smaller number is no time.
 - Where a time has no zone, `zone` counts; an hour that the clocks repeat in autumn is taken for its first round.
-- Where it has no year, that which brings it nearest to the time under `reference` is taken. Without that it is wrong: a
-  replay must not depend on the day of the replay.
+- Where it has no year, the latest is taken in which it is no more than 30 days after the time under `reference`:
+  `event.created` with the inputs tcp, udp and kafka, `file.mtime` with file (if these are told to add it). Without that
+  it is wrong: a replay must not depend on the day of the replay.
 
 A time that can't be read, or is not in the years 1970 to 2100, is wrong: the record is tagged `_bad_timestamp`, also
 where a later field has a time. Where all fields are missing (or null), it is tagged `_no_timestamp`. `@timestamp` is
@@ -68,7 +69,7 @@ class Timestamp:
         )
         zone: str = Field(default="UTC", description="The zone of times that name none, as in `Europe/Berlin`.")
         reference: str | None = Field(
-            default=None, description="A field with a complete time near the record's, for times without a year."
+            default=None, description="A field with the time of arrival or of the file, for times without a year."
         )
 
         @model_validator(mode="after")

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,6 +14,7 @@ from pipeline.inputs._log import Log, Memory, Source, printable
 from pipeline.inputs._multiline import Group, Rules, batch_of, grouped, with_rest
 from pipeline.inputs._text import Compressed, Plain
 from pipeline.inputs.tail import HEAD, TAIL, Piece, Place
+from pipeline.times import written
 from pipeline.window import Window
 
 if TYPE_CHECKING:
@@ -227,6 +229,8 @@ class Lines:
             head = tail.mark(length, view.text.read(0, length))
         entry.place = Place(offset, head, tail.mark(offset, before))
         batch.origin = {"host.name": self._host, "log.file.path": printable(source.path)}
+        if self._options.mtime:
+            batch.origin |= {"file.mtime": written(datetime.fromtimestamp(source.look.mtime / 1e9, UTC))}
         if cut:
             batch.origin |= {"log.flags": "truncated"}
         if entry.window is None:

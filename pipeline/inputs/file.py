@@ -69,6 +69,11 @@ class File:
             "archives). By default the path without rotation suffixes.",
         )
         host: str | None = Field(default=None, description="The host in document ids and documents, if not this one.")
+        mtime: bool = Field(
+            default=False,
+            description="Whether each event gets the time at which its file was last written, as `file.mtime`: for "
+            "times without a year, with `timestamp: {reference: file.mtime}`.",
+        )
         max_line_bytes: int = Field(default=1 << 20, ge=1, description="Longer lines are cut to so many bytes.")
         multiline: Multiline | None = Field(default=None, description=DESCRIPTION)
         batch_bytes: int = Field(default=1 << 20, ge=1, description="How much of a file is read at once.")

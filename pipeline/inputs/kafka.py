@@ -16,12 +16,14 @@ import re
 import ssl
 from array import array
 from collections.abc import Awaitable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
 
 from pipeline.contract import Batch, Context, Deliver, Unusable
+from pipeline.times import written
 from pipeline.window import Window
 
 log = logging.getLogger("aiologs.input.kafka")
@@ -76,6 +78,11 @@ class Kafka:
         )
         tls: ClientTLS | None = Field(default=None, description="Speak TLS; `{}` trusts what the system trusts.")
         sasl: Sasl | None = Field(default=None, description="Log in.")
+        created: bool = Field(
+            default=False,
+            description="Whether each event gets, as `event.created`, the broker's time of the first record of its "
+            "batch: for times without a year, with `timestamp: {reference: event.created}`.",
+        )
         batch_records: int = Field(default=2000, ge=1, description="The most records of a batch.")
         read_ahead: int = Field(default=4, ge=1, description="Batches of a partition that may be under way.")
         session_seconds: float = Field(
@@ -240,13 +247,16 @@ class Kafka:
         for record in records:
             at += len(record.value or b"")
             ends.append(at)
+        origin: dict[str, str | int] = {"kafka.topic": partition.topic, "kafka.partition": partition.partition}
+        if self._options.created and records[0].timestamp > 0:
+            origin["event.created"] = written(datetime.fromtimestamp(records[0].timestamp / 1000, UTC))
         return Batch(
             input=self._context.name,
             block=b"".join([record.value or b"" for record in records]),
             identity=f"{partition.topic}-{partition.partition}",
             ends=ends,
             positions=[record.offset for record in records],
-            origin={"kafka.topic": partition.topic, "kafka.partition": partition.partition},
+            origin=origin,
         )
 
     # --- committing ---

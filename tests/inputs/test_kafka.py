@@ -23,6 +23,7 @@ P0, P1 = TopicPartition("logs", 0), TopicPartition("logs", 1)
 class Record:
     offset: int
     value: bytes | None
+    timestamp: int = 1_795_132_800_123
 
 
 class Consumer:
@@ -166,6 +167,18 @@ async def test_records_are_delivered_with_ids_from_topic_partition_and_offset_an
         assert consumer.commits == [{P0: 9}]
         assert run.gauges == {"kafka_lag logs 0": 1}
     assert consumer.stopped
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "origin"), [(1_795_132_800_123, {"event.created": "2026-11-20T00:00:00.123Z"}), (-1, {})]
+)
+async def test_events_can_get_the_time_of_the_broker_where_it_has_one(timestamp, origin):
+    async with running(created=True) as run:
+        consumer = await run.consumer()
+        consumer.records[P0] = [Record(0, b"one", timestamp)]
+        consumer.assigned = {P0}
+        await run.until(lambda: run.batches)
+        assert run.batches[0].origin == {"kafka.topic": "logs", "kafka.partition": 0, **origin}
 
 
 async def test_a_tombstone_is_an_empty_record():

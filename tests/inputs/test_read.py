@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,6 +64,14 @@ async def test_a_batch_says_where_it_comes_from(rig):
     await rig.step()
     assert rig.batches[0].input == "app"
     assert rig.batches[0].origin == {"host.name": "host", "log.file.path": str(rig.path("a.log"))}
+
+
+async def test_events_can_get_the_time_at_which_their_file_was_last_written(rig):
+    rig.start(mtime=True)
+    rig.write("a.log", "Nov 20 00:00:00 one\n")
+    os.utime(rig.path("a.log"), ns=(0, 1_795_132_800_123_456_789))
+    await rig.step()
+    assert rig.batches[0].origin["file.mtime"] == "2026-11-20T00:00:00.123Z"
 
 
 async def test_host_and_name_can_be_given(rig):
