@@ -20,21 +20,25 @@ from pipeline.delivery import Delivery
 from pipeline.metrics import Metrics
 from pipeline.parked import Parked
 from pipeline.retry import Retry
+from pipeline.running import Running
 from pipeline.state import State
+from pipeline.swap import SwapOutput, SwapProcessor, Use
 from pipeline.workers import Inline
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
+    from pipeline.config import Config, InputPart, OutputPart
     from pipeline.workers import Processor
 
 log = logging.getLogger("aiologs")
 
-DRAIN_SECONDS = 25.0
-"""How long inputs and outputs may take to finish what is under way: less than what systemd and Kubernetes grant."""
 _UNPARK_SECONDS = 5.0
 _UNPARK_TIMEOUT = 15.0
 _UNPARK_BYTES = 4 << 20
 _MEASURE_SECONDS = 1.0
+
+
+class NotDrained(Exception):
+    """The deadline has cut off what was under way: nothing is lost, but some of it will be read again."""
 
 
 class App:
@@ -54,32 +58,47 @@ class App:
         self.state = State(config.data_dir)
         self.dead = DeadLetters(config.data_dir)
         self.parked = Parked(config.data_dir)
-        self.processor = processor(self.metrics)
-        self.outputs = {
-            part.name: _build("output", part.type, part.options, self._context(part.name))
-            for part in config.outputs.values()
-        }
-        self.inputs: dict[str, Input] = {
-            part.name: _build("input", part.type, part.options, self._context(part.name))
-            for part in config.inputs.values()
-        }
+        self.processor = SwapProcessor(Use(processor(self.metrics)))
+        self.outputs = {part.name: SwapOutput(Use(self.output(part))) for part in config.outputs.values()}
+        self.inputs = {part.name: self.input(part) for part in config.inputs.values()}
         self.delivery = Delivery(self.processor, self.outputs, self.dead, self.parked, self.metrics)
         self.buffers = Buffers(config.data_dir, self.metrics.gauge, self.metrics.count)
         for part in config.inputs.values():
-            if getattr(part.options, "buffer", None) == "disk":
-                self.buffers.add(part.name, getattr(part.options, "buffer_bytes"))  # noqa: B009 - not of every input
-        self._admin = Admin(config.admin, self.metrics, self.status, self.not_ready)
+            if (size := buffer_bytes(part)) is not None:
+                self.buffers.add(part.name, size)
+        self.admin = self.listener(config.admin)
         commands = {"status": self._status, "dead.retry": self._retry, "dead.purge": self._purge}
         self._control = Control(config.data_dir, commands)
-        self._ready = False
         self._started = time.time()
+        self.ready = asyncio.Event()
+        """Set when every input takes records."""
         self.stop = asyncio.Event()
+        self.running: dict[str, Running] = {}
+        """The inputs at work, by name."""
+        self.change: asyncio.Task[None] | None = None
+        """A reload that is under way; `changed` is set when it is over."""
+        self.changed = asyncio.Event()
+        self.reload: dict[str, Any] = {"loaded": self._started, "error": None}
+        """When the configuration in force was loaded (seconds since 1970), and why a later one was refused."""
+        self.metrics.gauge("config_reload_success_timestamp_seconds", self._started)
 
-    def _context(self, name: str) -> Context:
+    # --- its parts ---
+
+    def input(self, part: InputPart, host: str | None = None) -> Input:
+        """An input as configured, not reading yet; raises `Unusable`."""
+        source: Input = registry.find("input", part.type)(part.options, self._context(part.name, host))
+        return source
+
+    def output(self, part: OutputPart, host: str | None = None) -> Output:
+        """An output as configured, not started yet; raises `Unusable`."""
+        output: Output = registry.find("output", part.type)(part.options, self._context(part.name, host))
+        return output
+
+    def _context(self, name: str, host: str | None) -> Context:
         metrics = self.metrics
         return Context(
             name=name,
-            host=self.config.host,
+            host=host or self.config.host,
             positions=self.state.positions(name),
             gauge=metrics.gauge,
             count=metrics.count,
@@ -87,47 +106,53 @@ class App:
             settled=self.state.settled,
         )
 
+    def listener(self, address: str | None) -> Admin:
+        """What answers at `admin:`, not listening yet."""
+        return Admin(address, self.metrics, self.status, self.not_ready)
+
+    def begin(self, part: InputPart, source: Input) -> Running:
+        """Have an input read."""
+        buffer, deliver = self.buffers.get(part.name), self.delivery.deliver
+
+        async def work(stop: asyncio.Event) -> None:
+            if buffer:
+                await buffer.run(source, deliver, stop, once=self._once)
+            else:
+                await source.run(deliver, stop)
+
+        return Running(part, source, work)
+
+    # --- its life ---
+
     async def run(self) -> None:
         """Run until `stop` is set, or every input has ended, or one raises; then drain."""
         async with contextlib.AsyncExitStack() as stack:
             await self.start(stack)
             await self.buffers.start()
             stack.push_async_callback(self.buffers.stop)
-            for listener in (self._admin, self._control):
-                await listener.start()
-                stack.push_async_callback(listener.stop)
-            inputs = {
-                asyncio.create_task(self._read(name, source), name=f"input {name}")
-                for name, source in self.inputs.items()
-            }
+            stack.push_async_callback(self._stop_admin)
+            await self.admin.start()
+            await self._control.start()
+            stack.push_async_callback(self._control.stop)
+            for name, source in self.inputs.items():
+                self.running[name] = self.begin(self.config.inputs[name], source)
             background = {
-                asyncio.create_task(self._unpark(name, output), name=f"parked documents of {name}")
-                for name, output in self.outputs.items()
-            } | {asyncio.create_task(self._measure(), name="gauges")}
-            await self._listening(inputs)
-            self._ready = True
-            self._notify("READY=1")
-            log.info("ready: %d inputs, %d outputs, %d workers", len(inputs), len(self.outputs), self.config.workers)
+                asyncio.create_task(self._unpark(), name="parked documents"),
+                asyncio.create_task(self._measure(), name="gauges"),
+            }
             try:
-                await self._watch(inputs, background)
+                for each in self.running.values():
+                    await each.opened()
+                self.ready.set()
+                self._notify("READY=1")
+                counts = len(self.inputs), len(self.outputs), self.config.workers
+                log.info("ready: %d inputs, %d outputs, %d workers", *counts)
+                await self._watch(background)
             finally:
-                self._ready = False
+                self.ready.clear()
                 for task in background:
                     task.cancel()
-                await self._drain(inputs)
-
-    async def _read(self, name: str, source: Input) -> None:
-        if buffer := self.buffers.get(name):
-            await buffer.run(source, self.delivery.deliver, self.stop, once=self._once)
-        else:
-            await source.run(self.delivery.deliver, self.stop)
-
-    async def _listening(self, inputs: set[asyncio.Task[None]]) -> None:
-        """Wait for inputs that take a while to open their port, or for one that fails."""
-        opening = [asyncio.create_task(each.wait()) for each in map(_opening, self.inputs.values()) if each]
-        for task in opening:
-            await asyncio.wait({task, *inputs}, return_when=asyncio.FIRST_COMPLETED)
-            task.cancel()
+                await self._drain()
 
     async def start(self, stack: contextlib.AsyncExitStack) -> None:
         """Open stores, processor and outputs; the stack closes them."""
@@ -136,56 +161,90 @@ class App:
             stack.push_async_callback(store.stop)
         await self.processor.start()
         stack.push_async_callback(self.processor.stop)
+        stack.push_async_callback(self._stop_outputs)
         for output in self.outputs.values():
             await output.start()
-            stack.push_async_callback(output.stop)
 
-    async def _watch(self, inputs: set[asyncio.Task[None]], background: set[asyncio.Task[None]]) -> None:
+    async def _stop_outputs(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:  # one that raises leaves no other open
+            for output in self.outputs.values():
+                stack.push_async_callback(output.stop)
+
+    async def _stop_admin(self) -> None:
+        await self.admin.stop()
+
+    async def _watch(self, background: set[asyncio.Task[None]]) -> None:
         """Return when told to stop or when every input has ended; raise what ended one, or a task behind it."""
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
-        reading = {*inputs}
         try:
-            while reading and not stopping.done():
-                done, _ = await asyncio.wait(reading | background | {stopping}, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
+            while not stopping.done():
+                self.changed.clear()
+                changed = asyncio.create_task(self.changed.wait(), name="reloaded")
+                reading = {each.task for each in self.running.values() if not each.task.done()}
+                if not reading and not self.change:
+                    return
+                done, _ = await asyncio.wait(
+                    reading | background | {stopping, changed}, return_when=asyncio.FIRST_COMPLETED
+                )
+                changed.cancel()
+                for task in done & (background | {each.task for each in self.running.values()}):
                     task.result()
-                reading -= done
         finally:
             stopping.cancel()
 
-    async def _drain(self, inputs: set[asyncio.Task[None]]) -> None:
+    async def _drain(self) -> None:
         """Let inputs finish what is under way; what the deadline cuts off is read again at the next start."""
         self.stop.set()
         self._notify("STOPPING=1")
+        deadline = time.monotonic() + self.config.drain_seconds
+        if self.change:  # it notices `stop`, and may have begun or ended some inputs by then
+            _, late = await asyncio.wait({self.change}, timeout=deadline - time.monotonic())
+            for task in late:
+                task.cancel()
+        inputs = [*self.running.values()]
+        ended = await asyncio.gather(*(each.end(deadline - time.monotonic()) for each in inputs))
+        cut = [each.part.name for each, in_time in zip(inputs, ended, strict=True) if not in_time]
         try:
-            async with asyncio.timeout(DRAIN_SECONDS):
-                results = await asyncio.gather(*inputs, return_exceptions=True)
+            async with asyncio.timeout(max(0, deadline - time.monotonic())):
                 await self.delivery.drain()
         except TimeoutError:
-            log.warning(
-                "not drained within %g s: %d batches are given up and will be read again at the next start",
-                DRAIN_SECONDS,
-                self.delivery.in_flight_batches,
-            )
-            self.delivery.abandon()
-        else:
-            for result in results:
-                if isinstance(result, Exception):
-                    raise result
-            log.info("stopped: everything that was read is stored, parked or set aside")
+            cut.append("delivery")
+        if cut:
+            self._abandon(cut)
+        for each in inputs:
+            if each.failure:
+                raise each.failure
+        if cut:
+            raise NotDrained
+        log.info("stopped: everything that was read is stored, parked or set aside")
+
+    def _abandon(self, cut: list[str]) -> None:
+        """Give up what is under way, unacknowledged, and say how much that is."""
+        log.warning(
+            "not drained within %g s (%s): %d batches with %d bytes are given up, unacknowledged: files and Kafka are "
+            "read again from there at the next start, and clients send again",
+            self.config.drain_seconds,
+            ", ".join(cut),
+            self.delivery.in_flight_batches,
+            self.delivery.in_flight_bytes,
+        )
+        self.delivery.abandon()
 
     # --- in the background ---
 
-    async def _unpark(self, name: str, output: Output) -> None:
-        """Try an output's parked documents again, for as long as there are some."""
+    async def _unpark(self) -> None:
+        """Try parked documents again, for as long as there are some."""
         while True:
-            skip: set[str] = set()  # indices that are still blocked
-            # Where they are all that is written, an output takes them for an outage and would try for ever.
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_UNPARK_TIMEOUT):
-                    while entries := await self.parked.take(name, _UNPARK_BYTES, skip):
-                        skip |= await self.delivery.write_parked(name, output, entries)
+            await asyncio.gather(*(self._unpark_of(name, output) for name, output in self.outputs.items()))
             await asyncio.sleep(_UNPARK_SECONDS)
+
+    async def _unpark_of(self, name: str, output: Output) -> None:
+        skip: set[str] = set()  # indices that are still blocked
+        # Where they are all that is written, an output takes them for an outage and would try for ever.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_UNPARK_TIMEOUT):
+                while entries := await self.parked.take(name, _UNPARK_BYTES, skip):
+                    skip |= await self.delivery.write_parked(name, output, entries)
 
     async def _measure(self) -> None:
         """Keep the gauges that nobody else sets."""
@@ -200,8 +259,8 @@ class App:
             for (output, index), documents in self.parked.counts().items():
                 gauge("parked", documents, {"output": output, "index": index})
             await asyncio.sleep(_MEASURE_SECONDS)
-            for name, output in self.outputs.items():
-                if getattr(output, "blocked", None):
+            for name, each in self.outputs.items():
+                if each.blocked:
                     self.metrics.count("blocked_seconds", time.monotonic() - started, {"output": name})
             started = time.monotonic()
 
@@ -209,9 +268,9 @@ class App:
 
     def not_ready(self) -> list[str]:
         """Why no records should be sent here now; empty: ready."""
-        reasons = [] if self._ready else ["stopping" if self.stop.is_set() else "starting"]
+        reasons = [] if self.ready.is_set() else ["stopping" if self.stop.is_set() else "starting"]
         for name, output in self.outputs.items():
-            if blocked := getattr(output, "blocked", None):
+            if blocked := output.blocked:
                 reasons.append(f"output {name}: {blocked}")
         return reasons
 
@@ -225,9 +284,10 @@ class App:
             "reasons": reasons,
             "inputs": {part.name: {"type": part.type} for part in self.config.inputs.values()},
             "stages": [spec.name for spec in self.config.stages],
-            "outputs": {name: {"blocked": getattr(output, "blocked", None)} for name, output in self.outputs.items()},
+            "outputs": {name: {"blocked": output.blocked} for name, output in self.outputs.items()},
             "in_flight": {"batches": self.delivery.in_flight_batches, "bytes": self.delivery.in_flight_bytes},
             "workers": self.processor.alive,
+            "configuration": {"file": str(self.config.path), **self.reload},
         }
 
     # --- commands from the control socket ---
@@ -241,7 +301,7 @@ class App:
 
     async def retry(self, letters: Iterable[Letter]) -> dict[str, int]:
         """Take dead letters once more through the pipeline; see `Retry.run`."""
-        return await Retry(self.processor, self.inputs, self.outputs, self.dead).run(letters)
+        return await Retry(self.processor, self.config.inputs, self.outputs, self.dead).run(letters)
 
     async def _purge(self, request: Mapping[str, Any]) -> dict[str, int]:
         return {"removed": await self.dead.purge(Filters(**request["filters"]))}
@@ -255,10 +315,7 @@ async def retry_dead(config: Config, letters: Iterable[Letter]) -> dict[str, int
         return await app.retry(letters)
 
 
-def _opening(source: Input) -> asyncio.Event | None:
-    event: asyncio.Event | None = getattr(source, "listening", None)
-    return event
-
-
-def _build(kind: Any, type_: str, options: Any, context: Context) -> Any:
-    return registry.find(kind, type_)(options, context)
+def buffer_bytes(part: InputPart) -> int | None:
+    """How large an input's disk buffer may be; None: it has none."""
+    size: int | None = getattr(part.options, "buffer_bytes", None)
+    return size if getattr(part.options, "buffer", None) == "disk" else None

@@ -69,7 +69,7 @@ class Buffers:
         self.gauge, self.count = gauge, count
         self.numbers = itertools.count(1)
         """Numbers of batches, taken in the database's thread: later ones are greater, also when the file was empty."""
-        self._path = data_dir / NAME
+        self._path, self._open = data_dir / NAME, False
         self._buffers: dict[str, Buffer] = {}
 
     def add(self, name: str, max_bytes: int) -> None:
@@ -82,12 +82,26 @@ class Buffers:
 
     async def start(self) -> None:
         """Open the file, where it is needed or there from before; raises `Unusable`."""
+        await self._find(lambda _: True)
+
+    async def change(self, name: str, max_bytes: int | None) -> None:
+        """Have a new buffer for an input that does not run now, or none; raises `Unusable`."""
+        self._buffers.pop(name, None)
+        if max_bytes is not None:
+            self.add(name, max_bytes)
+        await self._find(lambda each: each == name)
+
+    async def _find(self, wanted: Callable[[str], bool]) -> None:
+        """Open the file, and see what waits in it for inputs."""
         if not self._buffers and not self._path.exists():
             return
         await self.database.start()
         last, usages = await self.database.read(_everything)
-        self.numbers = itertools.count(last + 1)
+        if not self._open:
+            self._open, self.numbers = True, itertools.count(last + 1)
         for name, usage in usages.items():
+            if not wanted(name):
+                continue
             if name in self._buffers:
                 self._buffers[name].found(usage)
             else:
@@ -126,7 +140,7 @@ class Buffer:
 
     def found(self, usage: Usage) -> None:
         """Note what an earlier run has left."""
-        log.info("buffer of input %s: %d batches are left from the last run", self._name, usage.batches)
+        log.info("buffer of input %s: %d batches are left from before", self._name, usage.batches)
         self._filled.set()
         self._changed(usage)
 

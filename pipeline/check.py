@@ -50,7 +50,9 @@ def check(path: Path, *, connect: bool = False) -> Report:
     chain = _chain(config, report, connect=connect)
     if chain is not None:
         report.warnings += chain.warnings
-        _run_tests(config, chain, report)
+        report.problems += failing(config, chain)
+        if config.tests:
+            report.found.append(f"tests    {len(config.tests)}")
     elif config.tests:
         report.warnings.append("tests: not run, because not every stage can be built here")
     if connect:
@@ -104,13 +106,14 @@ def _unbuildable(config: Config) -> Iterator[tuple[str, Exception]]:
             yield each.name, error
 
 
-def _run_tests(config: Config, chain: Chain, report: Report) -> None:
-    for n, test in enumerate(config.tests):
-        wrong = list(_differences(test, _run(config, chain, test)))
-        if wrong:
-            report.problems.append(config.problem(config.test_marks[n], f"test {test.name!r}: {'; '.join(wrong)}"))
-    if config.tests:
-        report.found.append(f"tests    {len(config.tests)}")
+def failing(config: Config, chain: Chain) -> list[str]:
+    """What is wrong with the records of the file's tests, by the place of each test."""
+    wrong = ((n, test, list(_differences(test, _run(config, chain, test)))) for n, test in enumerate(config.tests))
+    return [
+        config.problem(config.test_marks[n], f"test {test.name!r}: {'; '.join(differences)}")
+        for n, test, differences in wrong
+        if differences
+    ]
 
 
 def _run(config: Config, chain: Chain, test: Expectation) -> Processed:

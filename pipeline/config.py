@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ValidationError
 
@@ -23,6 +23,7 @@ from pipeline.validation import problems
 from pipeline.yaml_positions import Mark, Place, Problem, Tree, parse
 
 NOTHING: AbstractSet[str] = frozenset()
+_SETTINGS = ("data_dir", "workers", "admin", "host", "reload", "drain_seconds", "log", "tests")
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -66,6 +67,8 @@ class Config:
     workers: int
     admin: str | None
     host: str
+    reload: Literal["on_signal", "on_change"]
+    drain_seconds: float
     log: LogOptions
     inputs: dict[str, InputPart]
     stages: list[StageSpec]
@@ -130,7 +133,7 @@ class _Reader:
             outputs={part.name: part for part in outputs if part},
             marks=self.marks,
             test_marks=[self.tree.mark(("tests", n)) for n in range(len(settings.tests))],
-            **{key: getattr(settings, key) for key in ("data_dir", "workers", "admin", "host", "log", "tests")},
+            **{key: getattr(settings, key) for key in _SETTINGS},
         )
 
     def wrong(self, mark: Mark, message: str) -> None:

@@ -9,22 +9,28 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 from pipeline import __version__, check, config, database
-from pipeline.app import App
+from pipeline.app import App, NotDrained
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
-from pipeline.workers import Inline, Nursery, Processor, Workers
+from pipeline.reload import Reload, make_workers
+from pipeline.workers import Inline, Nursery, Processor
 
 log = logging.getLogger("aiologs")
+
+_LAST_SECONDS = 4.0
+"""How long after its deadline a drain may take to commit and close before the process ends in any case."""
 
 
 def run(path: Path, *, once: bool = False) -> int:
     """Run the configuration at `path` until told to stop; returns the exit code.
 
-    0: stopped as asked, everything under way is stored. 1: an input or output failed; the log says how. Raises
+    0: stopped as asked, everything under way is stored. 1: an input or output failed, or something was not done in
+    time and will be read again; the log says how much. Raises
     `contract.Unusable` (and so `config.ConfigError`) for what can't work as configured.
     """
     settings = config.load(path)
@@ -39,11 +45,7 @@ def run(path: Path, *, once: bool = False) -> int:
     def processor(metrics: Metrics) -> Processor:
         if nursery is None:
             return Inline(chain, metrics.report)
-
-        def restarted(reason: str) -> None:
-            metrics.count("worker_restarts", 1, {"reason": reason})
-
-        return Workers(nursery, chain.spec, settings.workers, gauge=metrics.report, restarted=restarted)
+        return make_workers(settings, nursery, chain.spec, metrics)
 
     with database.lock(settings.data_dir):
         import uvloop  # noqa: PLC0415 - after the fork, and `check` has no need of it
@@ -60,14 +62,23 @@ async def _main(settings: config.Config, processor: Callable[[Metrics], Processo
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _stop, app, number)
-    watchdog = asyncio.create_task(_watchdog(), name="watchdog")
+    reload = Reload(app, notify)
+    loop.add_signal_handler(signal.SIGHUP, reload.request)
+    background = [
+        asyncio.create_task(_watchdog(), name="watchdog"),
+        asyncio.create_task(reload.run(), name="reloads"),
+        asyncio.create_task(_last_resort(app), name="last resort"),
+    ]
     try:
         await app.run()
+    except NotDrained:
+        return 1
     except Exception:
         log.exception("aiologs ends")
         return 1
     finally:
-        watchdog.cancel()
+        for task in background:
+            task.cancel()
     return 0
 
 
@@ -76,8 +87,22 @@ def _stop(app: App, number: int) -> None:
     if app.stop.is_set():
         log.warning("second %s: exits at once", signal.Signals(number).name)
         os._exit(1)
-    log.info("%s: stops reading and finishes what is under way", signal.Signals(number).name)
+    seconds = app.config.drain_seconds
+    log.info("%s: stops reading and finishes what is under way, within %g s", signal.Signals(number).name, seconds)
     app.stop.set()
+
+
+async def _last_resort(app: App) -> None:
+    """Whatever hangs when we stop, a thread or the event loop itself: nobody waits for longer."""
+    await app.stop.wait()
+    last = threading.Timer(app.config.drain_seconds + _LAST_SECONDS, _exit)
+    last.daemon = True  # a process that ends by itself does not wait for it
+    last.start()
+
+
+def _exit() -> None:
+    log.error("something hangs: exits; what is under way is read again at the next start")
+    os._exit(1)
 
 
 async def _watchdog() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -43,6 +43,17 @@ class Settings(BaseModel, extra="forbid", frozen=True):
     )
     host: str = Field(
         default_factory=socket.gethostname, min_length=1, description="This host's name in documents and identities."
+    )
+    reload: Literal["on_signal", "on_change"] = Field(
+        default="on_signal",
+        description="When this file is read again: on SIGHUP, or also when it has changed (it is looked at every two "
+        "seconds). A configuration with a mistake changes nothing. `data_dir` can't be changed this way.",
+    )
+    drain_seconds: float = Field(
+        default=25.0,
+        gt=0,
+        description="How long inputs and outputs may take to finish what is under way when the daemon stops, or an "
+        "input when a reload changes it: less than systemd (90) and Kubernetes (30) grant.",
     )
     log: LogOptions = Field(default_factory=LogOptions, description="What aiologs says about itself.")
     inputs: dict[str, Any] = Field(default_factory=dict, description="Where records come from, by name.")

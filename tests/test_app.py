@@ -3,12 +3,13 @@ import contextlib
 import json
 import sqlite3
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline import config
-from pipeline.app import App, retry_dead
+from pipeline.app import App, NotDrained, retry_dead
 from pipeline.chain import Chain
 from pipeline.control import Control, ask
 from pipeline.dead import Filters, reading
@@ -100,7 +101,7 @@ async def test_it_follows_files_until_told_to_stop_and_tells_systemd(tmp_path):
     await until(lambda: "READY=1" in told)
     log(tmp_path, line(n=1))
     await until(lambda: (tmp_path / "store.db").exists() and stored(tmp_path))
-    url = f"http://127.0.0.1:{pipeline._admin.port}"
+    url = f"http://127.0.0.1:{pipeline.admin.port}"
     for path in ("/healthz", "/readyz", "/metrics"):
         with await asyncio.to_thread(urllib.request.urlopen, url + path) as answer:
             assert answer.status == 200
@@ -123,11 +124,9 @@ async def test_an_input_that_fails_ends_it(tmp_path):
         await pipeline.run()
 
 
-async def test_what_is_not_drained_in_time_is_given_up_and_read_again(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("pipeline.app.DRAIN_SECONDS", 0.05)
+async def test_what_is_not_drained_in_time_is_given_up_and_read_again(tmp_path, caplog):
     log(tmp_path, line(n=1))
-    pipeline = app(load(tmp_path))
-    write = pipeline.outputs["db"].write
+    pipeline = app(replace(load(tmp_path), drain_seconds=0.05))
 
     async def hang(payload):
         await asyncio.Event().wait()
@@ -136,9 +135,9 @@ async def test_what_is_not_drained_in_time_is_given_up_and_read_again(tmp_path, 
     running = asyncio.create_task(pipeline.run())
     await until(lambda: pipeline.delivery.in_flight_batches)
     pipeline.stop.set()
-    await running
-    assert "1 batches are given up" in caplog.text
-    assert write
+    with pytest.raises(NotDrained):
+        await running
+    assert "not drained within 0.05 s (app, delivery): 1 batches" in caplog.text
     await app(load(tmp_path), once=True).run()
     assert len(stored(tmp_path)) == 1
 
@@ -147,7 +146,7 @@ async def test_dead_letters_are_tried_again_with_the_new_configuration_under_the
     log(tmp_path, line(n=1), line(n=2, level=["odd"]))
     settings = load(tmp_path, index="logs")
     broken = app(settings, once=True)
-    one = broken.processor._chain.steps[1].stage
+    one = broken.processor.use.it._chain.steps[1].stage
     one_call = type(one).__call__
 
     def picky(self, events):

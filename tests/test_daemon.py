@@ -6,7 +6,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from pipeline import daemon
@@ -114,12 +116,35 @@ def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path, manager, monkey
         process.communicate(timeout=20)
 
 
+def test_it_reloads_at_sighup_with_new_workers_and_tells_systemd(tmp_path, manager):
+    config = configure(tmp_path)
+    process = start(config, manager)
+    assert manager.told() == "READY=1"
+    config.write_text(config.read_text().replace("workers: 1", "workers: 2"))
+    process.send_signal(signal.SIGHUP)
+    reloading, when = manager.told().split("\n")
+    assert reloading == "RELOADING=1"
+    assert 0 < int(when.removeprefix("MONOTONIC_USEC=")) <= time.monotonic() * 1e6
+    assert manager.told() == "READY=1\nSTATUS="
+    nurseries = psutil.Process(process.pid).children()
+    assert [len(each.children()) for each in nurseries] == [2]
+    config.write_text("inputs: []")
+    process.send_signal(signal.SIGHUP)
+    assert manager.told().startswith("RELOADING=1")
+    assert manager.told().startswith("READY=1\nSTATUS=the last reload failed")
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "is not taken over, the configuration before stays in force" in log
+
+
 def test_a_second_signal_exits_at_once(monkeypatch):
     exits = []
     monkeypatch.setattr(os, "_exit", exits.append)
 
     class App:
         stop = asyncio.Event()
+        config = SimpleNamespace(drain_seconds=25)
 
     daemon._stop(App, signal.SIGTERM)
     assert App.stop.is_set()

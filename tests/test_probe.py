@@ -37,6 +37,8 @@ def configured(data_dir: Path, *parts: OutputPart) -> Config:
         workers=0,
         admin=None,
         host="h",
+        reload="on_signal",
+        drain_seconds=1,
         log=LogOptions(),
         inputs={},
         stages=list[StageSpec](),

@@ -204,6 +204,7 @@ class Server:
         self.options, self.context = options, context
         self.ports: list[int] = []
         """Where it listens, once it does."""
+        self.listening = asyncio.Event()
         self.connections: set[Connection] = set()
         self.waiting: set[Connection] = set()
         """Connections that do not read because the room is full."""
@@ -250,6 +251,7 @@ class Server:
         except OSError as error:
             raise Unusable(f"input {self.context.name}: can't listen on {options.listen}: {error.strerror}") from error
         self.ports = [each.getsockname()[1] for each in server.sockets]
+        self.listening.set()
         log.info("input %s: listening on %s", self.context.name, options.listen)
         return server
 

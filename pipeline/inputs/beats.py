@@ -54,6 +54,7 @@ class Beats:
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._context = options, context
         self.server = Server(options, context)
+        self.listening = self.server.listening
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""

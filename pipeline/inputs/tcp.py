@@ -66,6 +66,7 @@ class Tcp:
         self._options, self._context = options, context
         self._rules = options.multiline.rules() if options.multiline else None
         self.server = Server(options, context)
+        self.listening = self.server.listening
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""

@@ -53,6 +53,7 @@ class Udp:
         self._options, self._context = options, context
         self.ports: list[int] = []
         """Where it listens, once it does."""
+        self.listening = asyncio.Event()
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""
@@ -80,6 +81,7 @@ class Udp:
             raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: datagrams, sock=sock)
         self.ports = [sock.getsockname()[1]]
+        self.listening.set()
         # Linux counts its own overhead, and so grants twice of what was asked for.
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
         log.info("input %s: listening on %s, with a receive buffer of %d bytes", name, options.listen, granted)
