@@ -39,7 +39,7 @@ class Settings(BaseModel, extra="forbid", frozen=True):
     admin: str | None = Field(
         default="127.0.0.1:9600",
         pattern=r"^\S*:\d+$",
-        description="Where /healthz, /readyz, /metrics and /status answer; null: nowhere.",
+        description="Address and port where /healthz, /readyz, /metrics and /status answer; null: nowhere.",
     )
     host: str = Field(
         default_factory=socket.gethostname, min_length=1, description="This host's name in documents and identities."

@@ -44,17 +44,31 @@ def _problem(
         return Problem(tree.key(at), f"{last!r} is missing")
     if kind in {"model_type", "dict_type"}:
         return Problem(tree.mark(at), "keys with values must stand here")
+    if kind == "list_type":
+        message = "a list must stand here, in brackets"
+    elif kind == "string_pattern_mismatch":  # a pattern tells a user less than what is wanted
+        message = f"this does not fit; wanted is: {_description(model, loc)}"
     keys = ".".join(str(step) for step in at[len(place) :])
     return Problem(tree.mark(at), f"{keys}{': ' if keys else ''}{message.removeprefix('Value error, ')}")
 
 
 def _fields(model: type[BaseModel], way: Place) -> set[str]:
     """The keys that are known where `way` leads from a model."""
+    return {field.alias or name for each in _reached(model, way) for name, field in each.model_fields.items()}
+
+
+def _description(model: type[BaseModel], way: Place) -> str:
+    """What the field to which `way` leads says of itself."""
+    fields = [each.model_fields.get(str(way[-1])) for each in _reached(model, way[:-1])]
+    return next((field.description for field in fields if field and field.description), "another text")
+
+
+def _reached(model: type[BaseModel], way: Place) -> list[type[BaseModel]]:
     models = [model]
     for step in way:
         found = [each.model_fields[str(step)].annotation for each in models if str(step) in each.model_fields]
         models = [inner for annotation in found for inner in _models(annotation)] or models
-    return {field.alias or name for each in models for name, field in each.model_fields.items()}
+    return models
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

@@ -206,11 +206,18 @@ def test_a_message_about_a_place_looks_the_same(file):
             "workers: ${NO}",
             (3, 10, "the environment variable NO is not set; give it a value, or write '${NO:-default}'"),
         ),
-        ("admin: nowhere", (3, 8, "admin: String should match pattern '^\\S*:\\d+$'")),
+        (
+            "admin: nowhere",
+            (
+                *(3, 8),
+                "admin: this does not fit; wanted is: Address and port where /healthz, /readyz, /metrics and /status "
+                "answer; null: nowhere.",
+            ),
+        ),
         ("log: {level: loud}", (3, 14, "log.level: Input should be 'debug', 'info', 'warning', 'error' or 'critical'")),
         ("log: {levle: info}", (3, 7, "unknown key 'levle'; did you mean 'level'?")),
         ("log: loud", (3, 6, "keys with values must stand here")),
-        ("stages: tag", (3, 9, "stages: Input should be a valid list")),
+        ("stages: tag", (3, 9, "stages: a list must stand here, in brackets")),
         ("stages: [1]", (3, 10, "a stage is its name, or one name with its options: `- tag: {add: [x]}`")),
         ("stages: [{}]", (3, 10, "a stage is its name, or one name with its options: `- tag: {add: [x]}`")),
         ("stages: [tag: 5]", (3, 15, "keys with values must stand here")),
@@ -279,7 +286,7 @@ def test_what_fits_no_branch_of_a_union_is_told_once(file):
     said = message(file, ENDS + "stages: [tag: {either: x}]")
     assert said == (
         "either: Input should be a valid integer, unable to parse string as an integer; "
-        "or: either: Input should be a valid list"
+        "or: either: a list must stand here, in brackets"
     )
 
 

@@ -17,6 +17,8 @@ class Model(BaseModel, extra="forbid"):
     inner: Inner | None = None
     table: dict[str, Inner] = {}
     choice: int | list[int] = 1
+    listen: str = Field(default=":80", pattern=r":\d+$", description="Address and port.")
+    bare: str = Field(default="x", pattern="^x$")
 
     @field_validator("number")
     @classmethod
@@ -42,12 +44,15 @@ def found(text: str, place: tuple[str | int, ...] = (), beside: set[str] | None 
         ("{number: x}", 10, "number: Input should be a valid integer, unable to parse string as an integer"),
         ("{number: 10}", 10, "number: too large"),
         ("{nummer: 1}", 2, "unknown key 'nummer'; did you mean 'number'?"),
-        ("{zzz: 1}", 2, "unknown key 'zzz'; there is 'choice', 'inner', 'number', 'table'"),
+        ("{zzz: 1}", 2, "unknown key 'zzz'; there is 'bare', 'choice', 'inner', 'listen', 'number', 'table'"),
         ("{inner: {}}", 2, "'Word' is missing"),
         ("{inner: {word: a, Word: b}}", 10, "unknown key 'word'; did you mean 'Word'?"),
         ("{inner: {Word: b, more: [{Wrod: 1, Word: c}]}}", 27, "unknown key 'Wrod'; did you mean 'Word'?"),
         ("{table: {x: {Word: a, mroe: []}}}", 23, "unknown key 'mroe'; did you mean 'more'?"),
         ("{table: {x: 1}}", 13, "keys with values must stand here"),
+        ("{inner: {Word: a, more: 1}}", 25, "inner.more: a list must stand here, in brackets"),
+        ("{listen: x}", 10, "listen: this does not fit; wanted is: Address and port."),
+        ("{bare: y}", 8, "bare: this does not fit; wanted is: another text"),
         ("[1]", 1, "keys with values must stand here"),
     ],
 )
@@ -72,4 +77,4 @@ def test_what_fits_no_branch_of_a_union_is_told_once():
 
 def test_the_same_words_for_two_branches_are_not_said_twice():
     ((_, message),) = found("{choice: {}}")
-    assert message == "choice: Input should be a valid integer; or: choice: Input should be a valid list"
+    assert message == "choice: Input should be a valid integer; or: choice: a list must stand here, in brackets"
