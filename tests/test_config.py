@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pipeline import registry
 from pipeline.config import Config, ConfigError, load
 from pipeline.contract import Unusable
+from pipeline.settings import Settings
 from pipeline.yaml_positions import Mark
 
 PART = """
@@ -209,9 +210,9 @@ def test_a_message_about_a_place_looks_the_same(file):
         (
             "admin: nowhere",
             (
-                *(3, 8),
-                "admin: this does not fit; wanted is: Address and port where /healthz, /readyz, /metrics and /status "
-                "answer; null: nowhere.",
+                3,
+                8,
+                f"admin: this does not fit; wanted is: {Settings.model_fields['admin'].description}",
             ),
         ),
         ("log: {level: loud}", (3, 14, "log.level: Input should be 'debug', 'info', 'warning', 'error' or 'critical'")),
