@@ -22,6 +22,7 @@ from pipeline.workers import Inline, Nursery, Processor
 
 log = logging.getLogger("aiologs")
 
+_TOLD_SECONDS = 0.5
 _LAST_SECONDS = 4.0
 """How long after its deadline a drain may take to commit and close before the process ends in any case."""
 
@@ -120,6 +121,7 @@ def notify(message: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
-    # A manager that does not listen any more is no reason to stop.
+    # A manager that does not listen any more, or does not read for long, is no reason to stop.
     with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(_TOLD_SECONDS)
         sock.sendto(message.encode(), address.replace("@", "\0", 1) if address.startswith("@") else address)

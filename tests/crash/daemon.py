@@ -64,6 +64,18 @@ class Daemon:
         self._until_ready(notified)
         return time.monotonic() - started
 
+    def reload(self) -> float:
+        """Have it take over the configuration as it is now; returns the seconds until it says that it has."""
+        new = self.path.with_suffix(".new")
+        new.write_text(yaml.safe_dump(self.config))
+        new.replace(self.path)
+        assert self._process
+        assert self._socket
+        started = time.monotonic()
+        self._process.send_signal(signal.SIGHUP)
+        self._until_ready(self._socket)
+        return time.monotonic() - started
+
     def _notified(self) -> tuple[socket.socket, str]:
         """What systemd listens on, for as long as the daemon lives, and its address."""
         if self._socket:
@@ -77,7 +89,8 @@ class Daemon:
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
-                if b"READY=1" in notified.recv(4096):
+                if b"READY=1" in (told := notified.recv(4096)):
+                    assert b"failed" not in told, self.log[-3000:]
                     return
             except TimeoutError:
                 assert self._process
@@ -91,11 +104,13 @@ class Daemon:
         self.start("--once", **env)
         self._end(0)
 
-    def stop(self) -> None:
-        """End it as systemd does."""
+    def stop(self) -> float:
+        """End it as systemd does; returns the seconds it took."""
         assert self._process
+        started = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
         self._end(0)
+        return time.monotonic() - started
 
     def kill(self) -> None:
         """kill -9; its other processes must notice and end by themselves."""

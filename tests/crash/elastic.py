@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -38,35 +38,49 @@ class Store:
     """What was accepted."""
 
     def __init__(self) -> None:
-        self.ids: set[tuple[str, str]] = set()
-        self.numbers: Counter[int] = Counter()
+        self.ids: defaultdict[str, set[str]] = defaultdict(set)
+        """The ids of each index."""
+        self.numbers = bytearray()
+        """How often each number was stored: there may be millions."""
         self.repeats = 0
+        self.blocked = False
         self.arrivals: list[tuple[float, int]] = []
         """When each request came, and how many documents it had."""
 
     def item(self, action: bytes, document: bytes) -> str:
         target = orjson.loads(action)["create"]
-        key = (target["_index"], target["_id"])
-        if key in self.ids:
+        index, id_ = target["_index"], target["_id"]
+        if id_ in self.ids[index]:
             self.repeats, fate = self.repeats + 1, CONFLICT
         else:
-            self.ids.add(key)
-            self.numbers[orjson.loads(document)["n"]] += 1
+            self.ids[index].add(id_)
+            self.number(orjson.loads(document)["n"])
             fate = CREATED
-        return f'{{"create":{{"_index":"{key[0]}","_id":"{key[1]}",{fate}}}}}'
+        return f'{{"create":{{"_index":"{index}","_id":"{id_}",{fate}}}}}'
+
+    def number(self, n: int) -> None:
+        if n >= len(self.numbers):
+            self.numbers.extend(bytes(n + 1 - len(self.numbers)))
+        self.numbers[n] = min(255, self.numbers[n] + 1)
 
     async def bulk(self, request: web.Request) -> web.Response:
         lines = (await request.read()).split(b"\n")
+        if self.blocked:
+            raise web.HTTPServiceUnavailable
         items = [self.item(action, document) for action, document in zip(lines[::2], lines[1::2], strict=False)]
         self.arrivals.append((time.monotonic(), len(items)))
         return self.answer(f'{{"took":1,"errors":true,"items":[{",".join(items)}]}}')
 
     async def oracle(self, request: web.Request) -> web.Response:
-        numbers = range(int(request.query["numbers"]))
-        missing = [n for n in numbers if n not in self.numbers]
-        twice = [n for n, count in self.numbers.items() if count > 1]
-        findings = Findings(missing, twice, len(self.ids), self.repeats, self.busiest(float(request.query["seconds"])))
-        return web.json_response(asdict(findings))
+        numbers = range(int(request.query["first"]), int(request.query["numbers"]))
+        missing = [n for n in numbers if n >= len(self.numbers) or not self.numbers[n]]
+        twice = [n for n, count in enumerate(self.numbers) if count > 1]
+        stored, busiest = sum(map(len, self.ids.values())), self.busiest(float(request.query["seconds"]))
+        return web.json_response(asdict(Findings(missing, twice, stored, self.repeats, busiest)))
+
+    async def block(self, request: web.Request) -> web.Response:
+        self.blocked = request.query["on"] == "True"
+        return web.json_response({})
 
     def busiest(self, seconds: float) -> int:
         """The most documents that came within so many seconds."""
@@ -97,11 +111,15 @@ class Elastic:
 
     url: str
 
-    def findings(self, numbers: int, seconds: float = 1) -> Findings:
+    def findings(self, numbers: int, seconds: float = 1, first: int = 0) -> Findings:
         """About the numbers below this one, and the busiest of so many seconds."""
-        query = f"numbers={numbers}&seconds={seconds}"
+        query = f"first={first}&numbers={numbers}&seconds={seconds}"
         with urllib.request.urlopen(f"{self.url}/_oracle?{query}", timeout=60) as reply:
             return Findings(**json.load(reply))
+
+    def block(self, *, on: bool) -> None:
+        """Have it answer 503 to every bulk request, or no more."""
+        urllib.request.urlopen(f"{self.url}/_block?on={on}", timeout=60).close()
 
 
 @contextmanager
@@ -126,6 +144,7 @@ def main() -> None:
         [
             web.get("/", store.about),
             web.get("/_oracle", store.oracle),
+            web.get("/_block", store.block),
             web.post("/_bulk", store.bulk),
             web.put("/_bulk", store.bulk),
         ]

@@ -28,6 +28,8 @@ class Sender(threading.Thread):
         super().__init__(daemon=True)
         self.port, self.numbers = port, numbers
         self.acknowledged = 0
+        self.errors: list[Exception] = []
+        """What went wrong with its connections."""
         self.waits = False
         """Whether it has sent something and waits for the acknowledgement."""
 
@@ -46,7 +48,8 @@ class Sender(threading.Thread):
         try:
             return self.send(lot)
         # What a client meets when the daemon dies under it.
-        except (OSError, http.client.HTTPException, pylogbeat.ConnectionException, struct.error):
+        except (OSError, http.client.HTTPException, pylogbeat.ConnectionException, struct.error) as error:
+            self.errors.append(error)
             self.close()
             return False
         finally:

@@ -29,7 +29,7 @@ class Receiver(Daemon):
     """A daemon whose inputs listen on free ports; each document's index is what its field `to` names."""
 
     def __init__(self, folder: Path, inputs: dict[str, dict[str, Any]], **config: Any) -> None:
-        self.ports = {name: _port() for name, options in inputs.items() if options["type"] != "kafka"}
+        self.ports = {name: _port() for name, options in inputs.items() if options["type"] not in {"file", "kafka"}}
         addresses = {name: {"listen": f"127.0.0.1:{port}"} for name, port in self.ports.items()}
         self.store = folder / "store.db"
         super().__init__(
