@@ -19,7 +19,7 @@ from elastic_transport import AiohttpHttpNode, NodeConfig, SerializerCollection,
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import AsyncElasticsearch
 
-from pipeline.outputs.bulk import FILTER, Failed, Kind
+from pipeline.outputs._answers import FILTER, Failed, Kind
 
 # It would warn at every try of a node that is away; an outage is told once, by the output.
 logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)

@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from pipeline.contract import Context, Documents, Refused, Written
+from pipeline.outputs._answers import Again, Failed, Fates, Kind, summary
 from pipeline.outputs._health import Health
-from pipeline.outputs.bulk import Again, Failed, Fates, Kind, Request, summary
+from pipeline.outputs.bulk import Request
 
 OVERLOADED_SECONDS = 60.0
 """To make inputs wait is the right answer to an overloaded cluster, so a 429 is parked far later than a blocked index;

@@ -46,9 +46,10 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 
 from pipeline import __version__
 from pipeline.contract import Context, Payload, Unusable, Written
+from pipeline.outputs._answers import Failed, Fates, fates
 from pipeline.outputs._health import Health
 from pipeline.outputs._sender import Pauses, Sender
-from pipeline.outputs.bulk import Failed, Fates, Request, fates, requests
+from pipeline.outputs.bulk import Request, requests
 
 if TYPE_CHECKING:
     from pipeline.outputs._connection import Connection

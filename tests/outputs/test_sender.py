@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from pipeline.contract import Context, Written, bulk
+from pipeline.outputs._answers import Failed, Fates, Kind, fates
 from pipeline.outputs._health import Health
 from pipeline.outputs._sender import FAULTS, OVERLOADED_SECONDS, Pauses, Sender
-from pipeline.outputs.bulk import Failed, Fates, Kind, Request, fates, requests
+from pipeline.outputs.bulk import Request, requests
 
 pytestmark = pytest.mark.looptime
 
