@@ -11,6 +11,7 @@ import logging
 import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -193,7 +194,7 @@ class DeadLetters:
                 f"{self._database.path} is full ({used} of {self._max_bytes} bytes): see `aiologs dead list`, then "
                 "make room with `aiologs dead retry` or `aiologs dead purge`"
             )
-        more += sum(_insert(letter, connection) for letter in letters)
+        more += _insert(letters, connection)
         return more, size(connection)
 
     def _remove_old(self, connection: sqlite3.Connection) -> int:
@@ -291,13 +292,21 @@ def _repeats(key: Key, connection: sqlite3.Connection) -> int:
     return row[0] if row else 0
 
 
-def _insert(letter: Letter, connection: sqlite3.Connection) -> int:
-    """Keep a letter; returns 1, or 0 where there is one of its key, which is counted there."""
-    inserted = connection.execute(_LETTERS.insert("IGNORE"), sealed(_row(letter))).rowcount
-    if not inserted:
-        repeats = _repeats(letter.key, connection) + 1
-        connection.execute(_REPEATS.insert("REPLACE"), sealed((*letter.key, repeats)))
+def _insert(letters: Sequence[Letter], connection: sqlite3.Connection) -> int:
+    """Keep letters; returns how many. Those of which there is one already are counted there."""
+    before = _last(connection)
+    inserted = _LETTERS.insert_all(connection, [sealed(_row(letter)) for letter in letters], "IGNORE")
+    if inserted < len(letters):
+        again = Counter(letter.key for letter in letters)
+        again.subtract(connection.execute("SELECT output, id FROM letters WHERE n > ?", (before,)))
+        counted = [(*key, n + _repeats(key, connection)) for key, n in again.items() if n]
+        _REPEATS.insert_all(connection, list(map(sealed, counted)), "REPLACE")
     return inserted
+
+
+def _last(connection: sqlite3.Connection) -> int:
+    """The number of the last letter."""
+    return int(connection.execute("SELECT max(n) FROM letters").fetchone()[0] or 0)
 
 
 def _remove(keys: Sequence[Key], connection: sqlite3.Connection) -> Change:

@@ -1,9 +1,10 @@
 """Delivery: from an input's batch to the return that acknowledges it.
 
 Small batches that arrive while others are under way are processed and written together: nobody waits for a timer, and
-the busier it gets, the larger the bulks. What is in flight is bounded in bytes. A batch is released when all its
-records are stored by every output, or parked or set aside on disk; cancelling one `deliver()` leaves it, and its
-neighbours, under way.
+the busier it gets, the larger the bulks. Inputs, and the batches of an input, have their turns (`pipeline.turns`): a
+large batch is processed in pieces, and a good one waits neither for all of a flood nor for what its neighbours set
+aside. What is in flight is bounded in bytes. A batch is released when all its records are stored by every output, or
+parked or set aside on disk; cancelling one `deliver()` leaves it, and its neighbours, under way.
 """
 
 from __future__ import annotations
@@ -11,15 +12,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, Refused, Written
+from pipeline import letters
+from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, Written
 from pipeline.database import StorageError
 from pipeline.dead import DeadLetters, Letter
+from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
     from pipeline.chain import Processed
@@ -37,9 +40,10 @@ class Limits:
     """How much delivery takes on."""
 
     bytes: int = 8 << 20
-    """Undecoded bytes in flight, of all inputs together."""
+    """Undecoded bytes in flight, of all inputs together. A batch counts for half of them at most, and an input that
+    has less than its share may exceed them: so neither waits for ever."""
     run_bytes: int = 1 << 20
-    """Small batches are put together up to this size."""
+    """Small batches are put together up to this weight; large ones are cut into pieces of it."""
     runs: int = 12
     """Runs (chain, then outputs) under way at once."""
     park_after: float = 30.0
@@ -47,18 +51,42 @@ class Limits:
 
 
 @dataclass(slots=True)
-class _Waiting:
+class _Whole:
+    """A batch, which is released when every piece of it has ended."""
+
     batch: Batch
+    held: int
+    """For how many bytes it counts."""
     done: asyncio.Future[Outcome]
+    left: int = 0
+    """Pieces that have not ended."""
+    refused: list[Refusal] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Some records of a batch, or all of them."""
+
+    whole: _Whole
+    batch: Batch
+    first: int
+    """Where its first record stands in the whole batch."""
+    refused: list[Refusal] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    """For the records that the chain could not process."""
+    ended: bool = False
+    weight: int = 0
+
+    def __post_init__(self) -> None:
+        self.weight = weight(self.batch)
 
 
 @dataclass(slots=True)
 class _Run:
-    """Batches that are processed and written together."""
+    """Pieces that are processed and written together."""
 
-    waiting: list[_Waiting]
+    pieces: list[_Piece]
     processed: list[Processed] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
 
 
 class Delivery:
@@ -75,21 +103,23 @@ class Delivery:
     ) -> None:
         self.processor, self._outputs = processor, outputs
         self._dead, self._parked, self._metrics, self._limits = dead, parked, metrics, limits
-        self._queue: deque[_Waiting] = deque()
-        self._room = asyncio.Condition()
+        self._turns = Turns[_Piece]()
+        self._held = Counter[str]()  # what is in flight of each input, as it counts
+        self._freed = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
+        self._processing = self._busy = 0  # runs in the chain; runs in the chain or in the outputs
         self.in_flight_bytes = self.in_flight_batches = 0
 
     async def deliver(self, batch: Batch, *, wait: bool = True) -> Outcome:
         """See `contract.Deliver`."""
         if not batch.block:
             return Outcome()
-        await self._reserve(len(batch.block), wait=wait)
-        waiting = _Waiting(batch, asyncio.get_running_loop().create_future())
-        waiting.done.add_done_callback(_seen)
-        self._queue.append(waiting)
+        whole = await self._admitted(batch, wait=wait)
+        parts = [_Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
+        whole.left = len(parts)
+        self._turns.add(batch.input, parts)
         self._start_runs()
-        return await asyncio.shield(waiting.done)
+        return await asyncio.shield(whole.done)
 
     async def drain(self) -> None:
         """Wait for everything that is under way."""
@@ -103,80 +133,107 @@ class Delivery:
 
     # --- room ---
 
-    async def _reserve(self, size: int, *, wait: bool) -> None:
-        if not self._has_room(size) and not wait:
-            raise Full(retry_after=1.0)
-        async with self._room:
-            await self._room.wait_for(lambda: self._has_room(size))
-            self.in_flight_bytes += size
-            self.in_flight_batches += 1
+    async def _admitted(self, batch: Batch, *, wait: bool) -> _Whole:
+        """The batch, once there is room for it."""
+        size = min(len(batch.block), self._limits.bytes // 2)
+        while not self._has_room(batch.input, size):
+            if not wait:
+                raise Full(retry_after=1.0)
+            await self._freed.wait()
+        self._held[batch.input] += size
+        self.in_flight_bytes += len(batch.block)
+        self.in_flight_batches += 1
+        done = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_seen)
+        return _Whole(batch, size, done)
 
-    def _has_room(self, size: int) -> bool:
-        # One batch may be larger than the whole room: it goes alone.
-        return not self.in_flight_bytes or self.in_flight_bytes + size <= self._limits.bytes
+    def _has_room(self, name: str, size: int) -> bool:
+        own, room = self._held[name], self._limits.bytes
+        if not own or self._held.total() + size <= room:
+            return True
+        return own + size <= room // len(+self._held)
 
-    async def _release(self, run: _Run) -> None:
-        async with self._room:
-            self.in_flight_bytes -= sum(len(each.batch.block) for each in run.waiting)
-            self.in_flight_batches -= len(run.waiting)
-            self._room.notify_all()
+    def _release(self, whole: _Whole) -> None:
+        self._held[whole.batch.input] -= whole.held
+        self.in_flight_bytes -= len(whole.batch.block)
+        self.in_flight_batches -= 1
+        self._freed.set()  # those who wait look again, in the order in which they came
+        self._freed.clear()
 
     # --- runs ---
 
     def _start_runs(self) -> None:
-        while self._queue and len(self._runs) < self._limits.runs:
-            task = asyncio.create_task(self._run(_Run(self._take())), name="run")
+        # More in the chain than are worked on, and one to be next, would only take others' turns.
+        while self._turns and self._busy < self._limits.runs and self._processing <= max(1, self.processor.alive):
+            self._processing += 1
+            self._busy += 1
+            task = asyncio.create_task(self._run(_Run(self._turns.take(self._limits.run_bytes))), name="run")
             self._runs.add(task)
-            task.add_done_callback(self._ended)
-
-    def _take(self) -> list[_Waiting]:
-        taken = [self._queue.popleft()]
-        size = len(taken[0].batch.block)
-        while self._queue and size + len(self._queue[0].batch.block) <= self._limits.run_bytes:
-            taken.append(self._queue.popleft())
-            size += len(taken[-1].batch.block)
-        return taken
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._runs.discard(task)
-        self._start_runs()
+            task.add_done_callback(self._runs.discard)
 
     async def _run(self, run: _Run) -> None:
-        """Take the run's batches all the way, then tell those who wait for them."""
+        """Take the run's pieces all the way, then tell those who wait for them."""
         try:
-            await self._process(run)
-            await asyncio.gather(*(self._write(name, output, run) for name, output in self._outputs.items()))
+            await self._store(run)
+            # Only those who sent them wait until bad records are set aside.
+            for piece in run.pieces:
+                if not piece.letters:
+                    self._end(piece)
+            await self._set_aside([letter for piece in run.pieces for letter in piece.letters])
+            for piece in run.pieces:
+                self._end(piece)
         except BaseException as error:
-            for each in run.waiting:
-                if not each.done.done():
-                    if isinstance(error, asyncio.CancelledError):
-                        each.done.cancel()
-                    else:
-                        each.done.set_exception(error)
+            for piece in run.pieces:
+                self._end(piece, error)
             if not isinstance(error, Exception):
                 raise
-        else:
-            for each, outcome in zip(run.waiting, run.outcomes, strict=True):
-                if not each.done.done():
-                    each.done.set_result(outcome)
+
+    def _end(self, piece: _Piece, error: BaseException | None = None) -> None:
+        """A piece is durable, or has failed; only its first end counts."""
+        whole = piece.whole
+        if piece.ended:
+            return
+        piece.ended = True
+        whole.left -= 1
+        whole.refused += piece.refused
+        if not whole.left:
+            self._release(whole)
+        if whole.done.done():
+            return
+        if isinstance(error, asyncio.CancelledError):
+            whole.done.cancel()
+        elif error:
+            whole.done.set_exception(error)
+        elif not whole.left:
+            whole.done.set_result(Outcome(sorted(whole.refused)))
+
+    async def _store(self, run: _Run) -> None:
+        """Process the run's pieces, and write what was made of them."""
+        try:
+            try:
+                await self._process(run)
+            finally:
+                self._processing -= 1
+                self._start_runs()
+            await asyncio.gather(*(self._write(name, output, run) for name, output in self._outputs.items()))
         finally:
-            await self._release(run)
+            self._busy -= 1
+            self._start_runs()
 
     async def _process(self, run: _Run) -> None:
         started = time.perf_counter()
-        run.processed = await self.processor.process([each.batch for each in run.waiting])
-        run.outcomes = [Outcome() for _ in run.waiting]
+        run.processed = await self.processor.process([piece.batch for piece in run.pieces])
         self._metrics.observe("chain_seconds", time.perf_counter() - started, {})
-        letters: list[Letter] = []
-        for each, processed, outcome in zip(run.waiting, run.processed, run.outcomes, strict=True):
-            self._count(each.batch, processed)
+        for piece, processed in zip(run.pieces, run.processed, strict=True):
+            self._count(piece.batch, processed)
             if not processed.failures:
                 continue
-            if each.batch.refuse:
-                outcome.refused += [Refusal(failure.record, failure.reason) for failure in processed.failures]
+            if piece.batch.refuse:
+                piece.refused = [
+                    Refusal(piece.first + failure.record, failure.reason) for failure in processed.failures
+                ]
             else:
-                letters += _failed(each.batch, processed)
-        await self._set_aside(letters)
+                piece.letters = letters.failed(piece.batch, processed)
 
     def _count(self, batch: Batch, processed: Processed) -> None:
         count = self._metrics.count
@@ -193,12 +250,12 @@ class Delivery:
         if batch.refuse and processed.failures:
             count("records_refused", len(processed.failures), {"input": batch.input})
 
-    async def _set_aside(self, letters: list[Letter]) -> None:
-        if not letters:
+    async def _set_aside(self, found: list[Letter]) -> None:
+        if not found:
             return
-        await self._durably(partial(self._dead.put, letters), "set aside records")
-        for letter in letters:
-            self._metrics.count("set_aside", 1, {"stage": letter.stage or letter.output})
+        await self._durably(partial(self._dead.put, found), "set aside records")
+        for where, n in Counter(letter.stage or letter.output for letter in found).items():
+            self._metrics.count("set_aside", n, {"stage": where})
 
     async def _durably(self, write: Callable[[], Awaitable[T]], purpose: str) -> T:
         """Write to a database of ours, waiting for as long as the disk refuses: nothing is acknowledged meanwhile."""
@@ -219,7 +276,7 @@ class Delivery:
             return
         written = await self._write_or_park(name, output, payload)
         if written.refused:
-            await self._set_aside(_refused(name, written.refused, run))
+            await self._set_aside(letters.refused(name, written.refused, [piece.batch for piece in run.pieces]))
         if written.late:
             await self._durably(partial(self._parked.put, name, written.late), "park documents")
         self._count_fates(name, written)
@@ -246,7 +303,7 @@ class Delivery:
             if written.late:
                 late.add(index)
                 continue
-            await self._set_aside([_parked_letter(name, refused) for refused in written.refused])
+            await self._set_aside([letters.parked(name, refused) for refused in written.refused])
             await self._durably(partial(self._parked.done, [entry.key for entry in same]), "take out parked documents")
             self._count_fates(name, written)
         return late
@@ -270,12 +327,6 @@ class Delivery:
         return any(not getattr(output, "blocked", None) for other, output in self._outputs.items() if other != name)
 
 
-def _parked_letter(output: str, refused: Refused) -> Letter:
-    """A dead letter for a document that waited on disk, whose record is no longer at hand."""
-    letter = Letter(id=refused.id, input="", record=b"", origin={}, time=time.time())
-    return _for_document(letter, output, refused)
-
-
 def _seen(done: asyncio.Future[Outcome]) -> None:
     """Look at an error, so that asyncio does not complain where the one who waited for it has been cancelled."""
     if not done.cancelled():
@@ -293,53 +344,3 @@ def merge(parts: list[Documents]) -> list[Documents]:
         else Documents(index, b"".join(part.body for part in same), sum(part.count for part in same))
         for index, same in by_index.items()
     ]
-
-
-def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str], places: Sequence[int]) -> Letter:
-    """A dead letter with all that is known of a record's origin."""
-    return Letter(
-        id=ids[number],
-        input=batch.input,
-        record=records[number],
-        origin=dict(batch.origin),
-        time=time.time(),
-        identity=batch.identity,
-        place=places[number],
-    )
-
-
-def _failed(batch: Batch, processed: Processed) -> list[Letter]:
-    """Dead letters for the records that the chain could not process."""
-    records, ids, places = batch.records(), batch.document_ids(), batch.places()
-    letters = []
-    for failure in processed.failures:
-        letter = _letter(batch, failure.record, records, ids, places)
-        letter.stage, letter.reason, letter.traceback = failure.stage, failure.reason, failure.traceback
-        letters.append(letter)
-    return letters
-
-
-def _refused(output: str, refused: list[Refused], run: _Run) -> list[Letter]:
-    """Dead letters for the documents that an output will never take, each with its original record."""
-    of_id: dict[str, Letter] = {}
-    for waiting in run.waiting:
-        records, ids, places = waiting.batch.records(), waiting.batch.document_ids(), waiting.batch.places()
-        wanted = {each.id for each in refused} | {record_id(each.id) for each in refused}
-        of_id |= {id_: _letter(waiting.batch, n, records, ids, places) for n, id_ in enumerate(ids) if id_ in wanted}
-    return [_for_document(of_id.get(each.id) or of_id[record_id(each.id)], output, each) for each in refused]
-
-
-def _for_document(letter: Letter, output: str, refused: Refused) -> Letter:
-    return replace(
-        letter,
-        id=refused.id,
-        output=output,
-        index=refused.index,
-        document=refused.document,
-        reason=refused.reason,
-    )
-
-
-def record_id(document_id: str) -> str:
-    """The id of the record of which an event with `.1`, `.2` … behind its id was made."""
-    return document_id.rpartition(".")[0] or document_id

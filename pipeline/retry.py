@@ -9,7 +9,8 @@ from itertools import islice
 
 from pipeline.contract import Batch, Documents, Output, bulk
 from pipeline.dead import DeadLetters, Key, Letter
-from pipeline.delivery import merge, record_id
+from pipeline.delivery import merge
+from pipeline.letters import record_id
 from pipeline.workers import Processor
 
 _TOGETHER = 200

@@ -28,6 +28,8 @@ Row = tuple[Any, ...]
 CHECKED_BYTES = 64 << 20
 """A file up to this size is checked whole when it is opened, in a fraction of a second; in a larger one damage shows
 when its page or its row is read."""
+_TOGETHER = 500
+"""Rows of a statement: SQLite takes 32,766 values in one."""
 _WAL_BYTES = 64 << 20
 """The write-ahead log is cut back to this size where it had to grow beyond it."""
 
@@ -53,6 +55,20 @@ class Table:
         """The statement that inserts a sealed row; `otherwise`, where its key is there: IGNORE or REPLACE."""
         marks = ", ".join("?" * (len(self.columns) + 1))
         return f"INSERT OR {otherwise} INTO {self.name} ({', '.join(self.columns)}, sum) VALUES ({marks})"  # noqa: S608
+
+    def insert_all(self, connection: sqlite3.Connection, rows: Sequence[Row], otherwise: str) -> int:
+        """Insert sealed rows, many by a statement; returns how many of them were inserted or replaced.
+
+        The interpreter's lock is given away for every statement, and beside a busy event loop it takes milliseconds to
+        get it back: row by row, a few thousand take seconds.
+        """
+        one, inserted = self.insert(otherwise), 0
+        values = one[one.rindex("(") :]
+        for start in range(0, len(rows), _TOGETHER):
+            some = rows[start : start + _TOGETHER]
+            statement = ", ".join([one, *[values] * (len(some) - 1)])
+            inserted += connection.execute(statement, [value for row in some for value in row]).rowcount
+        return inserted
 
     def select(self, rest: str) -> str:
         """The statement that reads rows: n, columns, sum."""

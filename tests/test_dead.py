@@ -66,7 +66,7 @@ def test_whatever_a_record_or_an_error_holds_can_be_kept(letter):
     connection = sqlite3.connect(":memory:")
     connection.execute(module._LETTERS.create)
     connection.execute(module._REPEATS.create)
-    module._insert(letter, connection)
+    module._insert([letter], connection)
     select = module.Reader(connection)._select
     [kept] = module._page(select, Filters(), 10, 0, connection)
     assert (kept.record, kept.document, kept.time, kept.origin) == (
@@ -267,3 +267,15 @@ def test_what_cannot_be_read_is_said_so(tmp_path):
     (tmp_path / "dead.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(Unusable, match="file is not a database"), reading(tmp_path) as reader:
         reader.summary()
+
+
+async def test_thousands_of_letters_are_kept_and_counted_whichever_come_again(tmp_path):
+    dead = DeadLetters(tmp_path)
+    await dead.start()
+    await dead.put([replace(LETTER, id=f"i{n}") for n in range(1200)])
+    await dead.put([replace(LETTER, id=f"i{n // 2}") for n in range(1000, 4000)])
+    assert dead.count() == 2000
+    found = await dead.list(limit=5000)
+    await dead.stop()
+    repeats = {letter.id: letter.repeats for letter in found}
+    assert [repeats[f"i{n}"] for n in (499, 500, 1199, 1200, 1999)] == [0, 2, 2, 1, 1]

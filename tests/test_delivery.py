@@ -14,6 +14,8 @@ from pipeline.parked import Entry
 class Echo:
     """A chain: each record is a document; `bad` fails, `two` makes two documents."""
 
+    alive = 1
+
     def __init__(self) -> None:
         self.asked: list[list[Batch]] = []
         self.gate = asyncio.Event()
@@ -238,7 +240,7 @@ async def test_small_batches_that_come_while_runs_are_under_way_go_together():
 
 
 async def test_batches_are_put_together_only_up_to_a_size():
-    r = rig(runs=1, run_bytes=10)
+    r = rig(runs=1, run_bytes=600)  # a tiny record counts for 256
     r.echo.gate.clear()
     tasks = [asyncio.create_task(r.delivery.deliver(batch(b"1234", identity=str(n)))) for n in range(5)]
     await until(lambda: r.delivery.in_flight_batches == 5)
@@ -264,17 +266,76 @@ async def test_cancelling_one_deliver_leaves_it_and_its_neighbours_under_way():
 async def test_what_is_in_flight_is_bounded_in_bytes():
     r = rig(bytes=10)
     r.echo.gate.clear()
-    first = asyncio.create_task(r.delivery.deliver(batch(b"123456")))
-    await until(lambda: r.delivery.in_flight_bytes == 7)
+    tasks = [asyncio.create_task(r.delivery.deliver(batch(b"1234", identity=str(n)))) for n in range(2)]
+    await until(lambda: r.delivery.in_flight_bytes == 10)
     with pytest.raises(Full) as full:
-        await r.delivery.deliver(batch(b"123"), wait=False)
+        await r.delivery.deliver(batch(b"1234"), wait=False)
     assert full.value.retry_after > 0
-    second = asyncio.create_task(r.delivery.deliver(batch(b"123456", identity="y")))
+    tasks.append(asyncio.create_task(r.delivery.deliver(batch(b"1234", identity="z"))))
     await asyncio.sleep(0.01)
-    assert len(r.echo.asked) == 1
+    assert r.delivery.in_flight_bytes == 10
     r.echo.gate.set()
-    await asyncio.gather(first, second)
+    await asyncio.gather(*tasks)
     assert r.delivery.in_flight_bytes == 0
+    assert len(r.outputs["out0"].stored) == 3
+
+
+async def test_an_input_that_has_nothing_in_flight_is_let_in_beside_one_that_takes_all_room():
+    r = rig(bytes=10)
+    r.echo.gate.clear()
+    greedy = [asyncio.create_task(r.delivery.deliver(batch(b"1234", identity=str(n)))) for n in range(5)]
+    await until(lambda: r.delivery.in_flight_bytes == 10)
+    modest = asyncio.create_task(r.delivery.deliver(Batch("other", b"1\n", "y"), wait=False))
+    await until(lambda: r.delivery.in_flight_bytes == 12)
+    r.echo.gate.set()
+    await asyncio.gather(modest, *greedy)
+
+
+async def test_inputs_are_served_in_turn_however_much_waits_of_one():
+    r = rig(run_bytes=1000, bytes=1 << 20)
+    r.echo.gate.clear()
+    flood = [asyncio.create_task(r.delivery.deliver(batch(b"x" * 900, identity=str(n)))) for n in range(20)]
+    await until(lambda: len(r.echo.asked) == 2)  # one that is worked on, and one to be next
+    few = asyncio.create_task(r.delivery.deliver(Batch("other", b"y\n", "y")))
+    await until(lambda: r.delivery.in_flight_batches == 21)
+    r.echo.gate.set()
+    await few
+    assert not all(task.done() for task in flood)
+    asked = [[each.input for each in batches] for batches in r.echo.asked]
+    assert asked.index(["other"]) <= 3
+    await asyncio.gather(*flood)
+
+
+async def test_a_large_batch_is_processed_in_pieces_and_told_of_as_a_whole():
+    r = rig(run_bytes=512)
+    outcome = await r.delivery.deliver(batch(*[b"a", b"bad", b"b"] * 4, refuse=True))
+    assert [len(batches) for batches in r.echo.asked] == [1] * 6
+    assert [refusal.record for refusal in outcome.refused] == [1, 4, 7, 10]
+    assert len(r.outputs["out0"].stored) == 8
+    assert r.delivery.in_flight_bytes == 0
+
+
+async def test_a_good_batch_does_not_wait_until_its_neighbours_bad_records_are_set_aside():
+    r = rig(runs=1)
+    r.echo.gate.clear()
+    room, put = asyncio.Event(), r.dead.put
+
+    async def slow(letters) -> None:
+        await room.wait()
+        await put(letters)
+
+    r.dead.put = slow
+    first = asyncio.create_task(r.delivery.deliver(batch(b"first")))
+    await until(lambda: r.echo.asked)
+    bad = asyncio.create_task(r.delivery.deliver(batch(b"bad", identity="y")))
+    good = asyncio.create_task(r.delivery.deliver(batch(b"good", identity="z")))
+    await until(lambda: r.delivery.in_flight_batches == 3)
+    r.echo.gate.set()
+    await asyncio.gather(first, good)
+    assert not bad.done()
+    room.set()
+    await bad
+    assert [letter.record for letter in r.dead.letters] == [b"bad"]
 
 
 async def test_a_batch_larger_than_all_room_goes_alone():

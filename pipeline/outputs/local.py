@@ -12,9 +12,11 @@ file that is damaged, or is no database, is told at the start.
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
 
@@ -22,13 +24,16 @@ from pipeline.contract import Context, Payload, Unusable, Written
 from pipeline.outputs._group import Group
 from pipeline.outputs._health import Health
 
+T = TypeVar("T")
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
     "index" TEXT NOT NULL, id TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY ("index", id)
 )
 """
 # The bytes of a document are its text already: the cast spares decoding and encoding them.
-_INSERT = "INSERT OR IGNORE INTO documents VALUES (?, ?, CAST(? AS TEXT))"
+_INSERT, _ROW = "INSERT OR IGNORE INTO documents VALUES ", "(?, ?, CAST(? AS TEXT))"
+_TOGETHER = 500  # rows of a statement: each gives the interpreter's lock away, and waits to have it back
 _ADVICE = {
     "locked": "another program holds it; end that one first",
     "readonly": "give the daemon the right to write to it and its folder",
@@ -90,11 +95,16 @@ class Local:
         return written
 
     def _insert(self, payload: Payload) -> Written:
-        before = self._db.total_changes
-        for documents in payload:
-            self._db.executemany(_INSERT, ((documents.index, id_, each) for id_, each in documents.pairs()))
-        stored = self._db.total_changes - before
+        stored = sum(
+            self._insert_some([(documents.index, id_, document) for id_, document in some])
+            for documents in payload
+            for some in _groups(documents.pairs(), _TOGETHER)
+        )
         return Written(stored=stored, already=sum(documents.count for documents in payload) - stored)
+
+    def _insert_some(self, rows: list[tuple[str, str, bytes]]) -> int:
+        statement = _INSERT + ", ".join([_ROW] * len(rows))
+        return self._db.execute(statement, [value for row in rows for value in row]).rowcount
 
     async def write(self, payload: Payload) -> Written:
         """See `contract.Output`."""
@@ -103,6 +113,11 @@ class Local:
     async def stop(self) -> None:
         """Close the file."""
         await self._group.stop(self._db.close)
+
+
+def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
+    while group := list(islice(items, size)):
+        yield group
 
 
 def counts(path: Path) -> dict[str, int]:
