@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import __version__, dead_commands
+from pipeline import __version__, dead_commands, replay_commands
 from pipeline.contract import Unusable
 
 app = typer.Typer(
@@ -111,6 +111,9 @@ def explain(
         failed = failed or explanation.failed is not None
         print(_dumps(explanation) if json else explanation)
     raise typer.Exit(1 if failed else 0)
+
+
+app.command(epilog=replay_commands.EXAMPLES)(replay_commands.replay)
 
 
 @app.command(epilog="Examples: aiologs stages; aiologs stages geoip; aiologs stages --kind output elasticsearch")

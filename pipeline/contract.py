@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
@@ -75,6 +75,19 @@ class Batch:
             return list(self.ids)
         identity = self.identity
         return [f"{identity}-{place}" for place in self.places()]
+
+    def slice(self, start: int, end: int) -> Batch:
+        """The records from `start` up to `end` of `records()`, at least one, as a batch of their own."""
+        starts = self._starts()
+        begin, stop = starts[start], starts[end] if end < len(starts) else len(self.block)
+        return replace(
+            self,
+            block=self.block[begin:stop],
+            base=self.base + begin,
+            ends=None if self.ends is None else array("Q", (each - begin for each in self.ends[start:end])),
+            positions=None if self.positions is None else self.positions[start:end],
+            ids=None if self.ids is None else self.ids[start:end],
+        )
 
     def _lines(self) -> list[bytes]:
         lines = self.block.split(b"\n")
@@ -161,6 +174,8 @@ class Context:
     """Add to a counter of the metrics: its name without prefix and `_total`, how many, labels."""
     once: bool = False
     """Work off what is there, then return from `run`."""
+    shared: bool = False
+    """The daemon may be reading the same sources now: with `once`, what may still grow is left to it."""
     settled: Callable[[], Awaitable[None]] = _at_once
     """Return when what was put into the positions by now is on the disk."""
 

@@ -1,7 +1,7 @@
 """`aiologs dead`: look at what was set aside, try it again, or forget it.
 
-`list` and `show` read the file, whether or not a daemon runs. `retry` and `purge` are done by the daemon that runs or,
-where none does, here.
+`list`, `show` and `export` read the file, whether or not a daemon runs. `retry` and `purge` are done by the daemon
+that runs or, where none does, here.
 """
 # ruff: noqa: PLC0415 - a command imports what it needs when it runs, so that the others start fast
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
     from pipeline.config import Config
@@ -62,7 +63,17 @@ def list_(
     _found(len(groups))
 
 
-@app.command(epilog="Example: aiologs dead show -c config/aiologs.yaml 5f0c3a")
+class _Dashes(TyperCommand):
+    """Takes an argument that begins with a dash, as an id may, for what it is; so `-c` is apart from its value here."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        options = {name for each in self.params for name in each.opts} | {*ctx.help_option_names}
+        ids = [each for each in args if len(each) > 2 and each[0] == "-" and each.partition("=")[0] not in options]
+        rest = [each for each in args if each not in ids]
+        return super().parse_args(ctx, [*rest, "--", *ids] if ids else rest)
+
+
+@app.command(cls=_Dashes, epilog="Example: aiologs dead show -c config/aiologs.yaml 5f0c3a")
 def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The document id, or its beginning.")],
     config: ConfigFile = DEFAULT,
@@ -73,6 +84,7 @@ def show(
     from itertools import islice
 
     from pipeline.dead import Filters, reading
+    from pipeline.letter_json import plain
 
     with reading(_data_dir(config, data_dir)) as reader:
         letters = list(islice(reader.each(Filters(id=id_)), 20))
@@ -83,10 +95,40 @@ def show(
     if letters:
         typer.echo("Beware: the record is as it was read, and may hold secrets.", err=True)
     if json:
-        _print_json([_plain(letter) for letter in letters])
+        _print_json([plain(letter) for letter in letters])
     elif letters:
         _print("\n\n".join("\n".join(_lines(letter)) for letter in letters))
     _found(len(letters))
+
+
+@app.command(epilog="Example: aiologs dead export -c config/aiologs.yaml > letters.ndjson")
+def export(
+    config: ConfigFile = DEFAULT,
+    data_dir: DataDir = None,
+    id_: Id = "",
+    reason: Reason = "",
+    stage: Stage = "",
+    input_: Input = "",
+    index: Index = "",
+    output: Output = "",
+) -> None:
+    """Write dead letters as lines of JSON, the oldest first, for `aiologs replay dead:FILE` or any other program.
+
+    Beware: records are written as they were read, and may hold secrets. The letters stay.
+    """
+    import sys
+
+    from pipeline.dead import Filters, reading
+    from pipeline.letter_json import exported
+
+    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
+    count = 0
+    with reading(_data_dir(config, data_dir)) as reader:
+        for letter in reader.each(filters):
+            sys.stdout.buffer.write(exported(letter))
+            count += 1
+    sys.stdout.flush()
+    _found(count)
 
 
 @app.command(epilog="Example: aiologs dead retry -c config/aiologs.yaml --stage timestamp")
@@ -214,9 +256,11 @@ def _found(count: int) -> None:
 
 def _table(groups: list[Group]) -> list[str]:
     """The groups in columns, the reason last since it may be long."""
+    from pipeline.letter_json import moment
+
     head = ("count", "stage", "input", "index", "output", "last", "example", "reason")
     rows = [
-        (str(each.count), each.stage, each.input, each.index, each.output, _time(each.last), each.sample, each.reason)
+        (str(each.count), each.stage, each.input, each.index, each.output, moment(each.last), each.sample, each.reason)
         for each in groups
     ]
     widths = [max(len(row[n]) for row in [head, *rows]) for n in range(len(head))]
@@ -226,36 +270,15 @@ def _table(groups: list[Group]) -> list[str]:
 
 
 def _lines(letter: Letter) -> list[str]:
-    values = _plain(letter)
+    from pipeline.letter_json import plain
+
+    values = plain(letter)
     long = {name: values.pop(name) for name in ("traceback", "record", "record_base64", "document") if name in values}
     short = [f"{name:<9} {value}" for name, value in values.items() if value not in ("", None, {})]
     return [
         *short,
         *(line for name, value in long.items() if value for line in ("", f"--- {name} ---", value.rstrip())),
     ]
-
-
-def _plain(letter: Letter) -> dict[str, Any]:
-    """A letter as JSON holds it; a record that is no text goes by its Base64."""
-    from base64 import b64encode
-    from dataclasses import asdict
-
-    values = asdict(letter) | {"time": _time(letter.time)}
-    del values["number"]
-    document = values.pop("document")
-    try:
-        values["record"] = letter.record.decode()
-    except UnicodeDecodeError:
-        values["record"] = letter.record.decode(errors="backslashreplace")
-        values["record_base64"] = b64encode(letter.record).decode()
-    values["document"] = None if document is None else document.decode(errors="backslashreplace")
-    return values
-
-
-def _time(seconds: float) -> str:
-    from datetime import UTC, datetime
-
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _print(text: str) -> None:

@@ -52,3 +52,11 @@ def log_name(path: str) -> str:
     while (shorter := _INSIDE.sub("", _SUFFIX.sub("", name))) not in {name, ""}:
         name = shorter
     return os.path.join(folder, name)  # noqa: PTH118 — a name, not a file to open; pathlib costs ten times this
+
+
+def log_called(given: str | None, path: str) -> str:
+    """The name of the log in a file: as it was given or, where that is a folder (with a `/` behind it), in there."""
+    if given and not given.endswith("/"):
+        return given
+    log = log_name(path)
+    return given + os.path.basename(log) if given else log  # noqa: PTH119 - as above

@@ -182,6 +182,10 @@ class Metrics:
         histogram.counts[bisect_left(series.metric.buckets, seconds)] += 1
         histogram.total += seconds
 
+    def values(self, name: str) -> dict[tuple[str, ...], float]:
+        """The values of a counter by its labels' values; raises `KeyError` for what is not declared."""
+        return dict(self._counters[name].values)
+
     def render(self, *, openmetrics: bool = False) -> bytes:
         """All metrics, and those of this process, as Prometheus text 0.0.4 or OpenMetrics 1.0.0."""
         # Imported when it is first asked for: it costs a tenth of a second.

@@ -39,7 +39,7 @@ class Retry:
     async def _try(self, letters: list[Letter], counts: Counter[str]) -> set[Key]:
         """Process and write letters; returns the keys of those that fail again."""
         failed: set[Key] = set()
-        batches = {letter.key: _batch(letter) for letter in letters if letter.input in self._inputs}
+        batches = {letter.key: batch_of(letter) for letter in letters if letter.input in self._inputs}
         results = dict(zip(batches, await self._processor.process([*batches.values()]), strict=True))
         for letter in letters:
             key, documents = letter.key, _parked(letter)
@@ -70,7 +70,7 @@ class Retry:
         return not written.refused and not written.late
 
 
-def _batch(letter: Letter) -> Batch:
+def batch_of(letter: Letter) -> Batch:
     """The letter's record as its input delivered it, under the same id."""
     return Batch(
         input=letter.input,

@@ -20,8 +20,7 @@ import struct
 import subprocess
 import sys
 import time
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -350,8 +349,8 @@ class Workers:
             reason = f"the chain process died or did not answer within {self._deadline:g} s, twice"
             return Processed(failures=[Failure(0, "worker", reason, "")], records=1)
         whole = Processed()
-        for start, half in _halves(batch, records):
-            [result] = await self.process([half])
+        for start, end in ((0, records // 2), (records // 2, records)):
+            [result] = await self.process([batch.slice(start, end)])
             _merge(whole, result, start)
         return whole
 
@@ -393,28 +392,6 @@ class Workers:
             worker.sock.close()
         self._all.clear()
         self._nursery.close()
-
-
-def _halves(batch: Batch, count: int) -> Iterator[tuple[int, Batch]]:
-    """Both halves of a batch of `count` records, with the number of their first record."""
-    records, ids, places = batch.records(), batch.document_ids(), batch.places()
-    for start, end in ((0, count // 2), (count // 2, count)):
-        block, ends = b"".join(records[start:end]), array("Q")
-        for record in records[start:end]:
-            ends.append((ends[-1] if ends else 0) + len(record))
-        yield (
-            start,
-            Batch(
-                batch.input,
-                block,
-                batch.identity,
-                ends=ends,
-                positions=places[start:end],
-                ids=ids[start:end] if batch.ids is not None else None,
-                origin=batch.origin,
-                refuse=batch.refuse,
-            ),
-        )
 
 
 def _merge(result: Processed, part: Processed, start: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.identity import FIRST_LINE, file_identity, log_name
+from pipeline.identity import FIRST_LINE, file_identity, log_called, log_name
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 
@@ -124,3 +124,15 @@ def test_the_folder_is_part_of_the_name():
 @given(st.text(alphabet="ab.-_0123456789~gzlo/", max_size=30))
 def test_stripping_is_done_once_and_for_all(path):
     assert log_name(log_name(path)) == log_name(path)
+
+
+@pytest.mark.parametrize(
+    ("given", "path", "name"),
+    [
+        (None, "/backup/app.log.3.gz", "/backup/app.log"),
+        ("/var/log/app.log", "/backup/old", "/var/log/app.log"),
+        ("/var/log/", "/backup/app.log.3.gz", "/var/log/app.log"),
+    ],
+)
+def test_a_log_may_be_given_a_name_or_a_folder(given, path, name):
+    assert log_called(given, path) == name

@@ -7,6 +7,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable
+from time import time
 from typing import TYPE_CHECKING
 
 from pipeline.contract import Context, Deliver
@@ -241,7 +242,10 @@ class Follow:
     def _final(self, source: Source) -> bool:
         """Whether a file's last line is taken as it is, without a newline."""
         rotated = source.deleted or source.renamed or not source.listed or _suffixed(source.path)
-        return self._context.once or (rotated and self._idle(source))
+        if self._context.once:
+            settled = self._options.idle if rotated else _DAY
+            return not self._context.shared or time() - source.look.mtime / 1e9 > settled
+        return rotated and self._idle(source)
 
     def _over(self, source: Source) -> bool:
         """Whether a record of several lines that is held is taken for complete."""

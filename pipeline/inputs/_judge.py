@@ -8,7 +8,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 from pipeline.contract import Context
-from pipeline.identity import file_identity, log_name
+from pipeline.identity import file_identity, log_called, log_name
 from pipeline.inputs import tail
 from pipeline.inputs._log import Log, Memory, Source, printable
 from pipeline.inputs._read import Lines
@@ -58,7 +58,7 @@ class Judge:
         line = await self._first_line(source, text, final=final)
         if line is None:
             return Step.WAIT
-        name = self._options.name or log_name(source.path)
+        name = log_called(self._options.name, source.path)
         base = file_identity(self._host, name, line)
         candidates = self._memory.candidates(base, source.key)
         claims = await self._claims(source, text, candidates)

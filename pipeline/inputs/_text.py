@@ -60,6 +60,11 @@ class Compressed:
         self._chunk = _ZSTD_CHUNK if self._zstd else _GZIP_CHUNK
         self._rewind()
 
+    @property
+    def consumed(self) -> int:
+        """How many bytes of the file were inflated so far."""
+        return self._at
+
     def read(self, at: int, size: int) -> bytes:
         """`size` bytes from `at`, fewer where the text ends. Raises `OSError` where the disk does."""
         if at < self._begin:

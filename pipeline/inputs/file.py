@@ -66,7 +66,8 @@ class File:
         name: str | None = Field(
             default=None,
             description="The log's name in document ids, where the path is not the same everywhere (pods, restored "
-            "archives). By default the path without rotation suffixes.",
+            "archives); a folder with a `/` behind it for logs under their own names. By default the path without "
+            "rotation suffixes.",
         )
         host: str | None = Field(default=None, description="The host in document ids and documents, if not this one.")
         mtime: bool = Field(

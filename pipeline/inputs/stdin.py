@@ -11,8 +11,9 @@ Two runs over the same text make two sets of documents, since nothing tells that
 it the document ids are those that the input `file` gives to a file of that name, and
 `zcat app.log.3.gz | aiologs run -c pipe.yaml` with `name: /var/log/app.log` repeats nothing.
 
-A last line without a newline is delivered at the end. A line longer than `max_line_bytes` is cut to that, with
-`log.flags: truncated`; the rest is left out, which is logged and counted (`lines_cut`).
+A last line without a newline is delivered at the end, and without `name` also when the daemon stops. A line longer
+than `max_line_bytes` is cut to that, with `log.flags: truncated`; the rest is left out, which is logged and counted
+(`lines_cut`).
 
 With `multiline`, a record is delivered when the next one begins, or nothing more came for `flush_seconds`; with `name`
 only at the end of the input instead, so that every run makes the same records. One that reaches a limit has
@@ -76,15 +77,18 @@ class Stdin:
             lambda error: None if error is None or failed.done() else failed.set_result(None),
         )
         stopping = asyncio.ensure_future(stop.wait())
+        ended = not self._options.name
         try:
             while await self._readable(stopping, failed):
                 await window.room()
                 chunk = os.read(self._descriptor, _READ)
                 if not chunk:
+                    ended = True
                     break
                 self._take(chunk, window, final=False)
             window.has_room()
-            self._take(b"", window, final=True)
+            # Where it comes again, a beginning of a line would stand under the id of all of it.
+            self._take(b"", window, final=ended)
             await window.drain()
         finally:
             stopping.cancel()

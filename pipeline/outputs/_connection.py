@@ -72,6 +72,12 @@ class Connection:
         """The answer to `GET /`; raises `Failed` without one."""
         return await self._request("GET", "/", None, {})
 
+    async def ask(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
+        """Status and body of the answer to any other request, with a JSON body or none; raises `Failed` without one."""
+        headers = {} if body is None else {"content-type": "application/json"}
+        status, answer, _ = await self._request(method, target, body, headers)
+        return status, answer
+
     async def _request(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes, bool]:

@@ -202,6 +202,11 @@ class Elasticsearch:
             self._health.waiting -= count
         return written
 
+    async def ask(self, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
+        """Any other request: status and body of the answer; raises `Failed` without one."""
+        connection = await asyncio.shield(self._opening)
+        return await connection.ask(method, target, body)
+
     async def _send(self, request: Request) -> Fates:
         """One request and its answer."""
         async with self._slots:

@@ -1,0 +1,84 @@
+"""A replay as a process: its lock, its workers, its signals, and what is shown of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from pipeline import database
+from pipeline.chain import Chain
+from pipeline.metrics import Metrics
+from pipeline.replay.engine import Replay, Summary
+from pipeline.replay.job import Job
+from pipeline.replay.progress import Progress
+from pipeline.replay.reading import Reading, readings
+from pipeline.sqlite import make_folder
+from pipeline.workers import Inline, Nursery, Processor, Workers
+
+
+def run(job: Job, *, again: bool = False, quiet: bool = False) -> Summary:
+    """Do the job; raises `contract.Unusable` for what can't work.
+
+    `again`: begin at the beginning, whatever was read before. `quiet`: show no progress.
+    """
+    found = readings(job)
+    chain = Chain(job.chain([each.part for each in found]))
+    workers = job.config.workers
+    # Before there are threads, an event loop, or the lock, which a child would hold beyond our death.
+    nursery = Nursery.forked(chain) if workers else None
+
+    def processor(metrics: Metrics) -> Processor:
+        if nursery is None:
+            return Inline(chain, metrics.report)
+        return Workers(nursery, chain.spec, workers, gauge=metrics.report)
+
+    fresh, folder = again or job.limit is not None, job.folder
+    make_folder(folder.parent)  # each for its owner only
+    with database.lock(folder), _counted() as errors:
+        import uvloop  # noqa: PLC0415 - after the fork, and --help has no need of it
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            summary = runner.run(_main(Replay(job, found, processor, fresh=fresh), found, quiet=quiet))
+        summary.errors = errors.count
+    return summary
+
+
+class _Errors(logging.Handler):
+    """Counts what goes wrong without ending a replay: a damaged file, for instance."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.count = 0
+
+    def emit(self, _: logging.LogRecord) -> None:
+        self.count += 1
+
+
+@contextmanager
+def _counted() -> Iterator[_Errors]:
+    errors = _Errors()
+    logger = logging.getLogger("aiologs")
+    logger.addHandler(errors)
+    try:
+        yield errors
+    finally:
+        logger.removeHandler(errors)
+
+
+async def _main(replay: Replay, found: list[Reading], *, quiet: bool) -> Summary:
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _stop, replay)
+    async with Progress(replay, found, quiet=quiet):
+        return await replay.run()
+
+
+def _stop(replay: Replay) -> None:
+    """Finish what is under way at the first signal; exit at once at the second."""
+    if replay.stop.is_set():
+        os._exit(1)
+    replay.stop.set()
