@@ -215,8 +215,8 @@ class Chain:
     def _work(self, events: list[Event], part: _Part, result: Processed, bodies: _Bodies) -> None:
         """Run stages and encoder over events; adds to result and bodies only when all went well."""
         counts: Counter[tuple[str, str]] = Counter()
-        if len(events) != len(part.records):
-            counts["made", "decode"] += len(events) - len(part.records)
+        if more := len(events) - len(part.records):
+            counts["made" if more > 0 else "dropped", "decode"] += abs(more)
         for step in self.steps:
             self._at = step.spec.name
             before = len(events)

@@ -56,6 +56,12 @@ class Batch:
     """Records that the chain can't process are only reported in the outcome, not set aside:
     for inputs whose client gets the answer."""
 
+    def __len__(self) -> int:
+        """How many records it has, blank lines among them."""
+        if self.ends is not None:
+            return len(self.ends)
+        return self.block.count(b"\n") + (not self.block.endswith(b"\n") and bool(self.block))
+
     def records(self) -> list[bytes]:
         """The records without their newline and a carriage return before it; an empty line is an empty record."""
         if self.ends is None:

@@ -22,10 +22,12 @@ from pipeline import letters
 from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, Written
 from pipeline.database import StorageError
 from pipeline.dead import DeadLetters, Letter
+from pipeline.ledger import Account, Ledger
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
     from pipeline.chain import Processed
+    from pipeline.ledger import Fate
     from pipeline.metrics import Metrics
     from pipeline.parked import Entry, Parked
     from pipeline.workers import Processor
@@ -76,9 +78,10 @@ class _Piece:
     """For the records that the chain could not process."""
     ended: bool = False
     weight: int = 0
+    records: int = 0
 
     def __post_init__(self) -> None:
-        self.weight = weight(self.batch)
+        self.weight, self.records = weight(self.batch), len(self.batch)
 
 
 @dataclass(slots=True)
@@ -86,6 +89,7 @@ class _Run:
     """Pieces that are processed and written together."""
 
     pieces: list[_Piece]
+    account: Account
     processed: list[Processed] = field(default_factory=list)
 
 
@@ -103,6 +107,7 @@ class Delivery:
     ) -> None:
         self.processor, self._outputs = processor, outputs
         self._dead, self._parked, self._metrics, self._limits = dead, parked, metrics, limits
+        self._ledger = Ledger(metrics, outputs)
         self._turns = Turns[_Piece]()
         self._held = Counter[str]()  # what is in flight of each input, as it counts
         self._freed = asyncio.Event()
@@ -117,6 +122,7 @@ class Delivery:
         whole = await self._admitted(batch, wait=wait)
         parts = [_Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
         whole.left = len(parts)
+        self._ledger.take(batch, sum(part.records for part in parts))
         self._turns.add(batch.input, parts)
         self._start_runs()
         return await asyncio.shield(whole.done)
@@ -128,6 +134,7 @@ class Delivery:
 
     def abandon(self) -> None:
         """Give up what is under way, unacknowledged: it will be read again."""
+        self._turns = Turns()  # else the end of one run would begin the next
         for task in self._runs:
             task.cancel()
 
@@ -167,7 +174,9 @@ class Delivery:
         while self._turns and self._busy < self._limits.runs and self._processing <= max(1, self.processor.alive):
             self._processing += 1
             self._busy += 1
-            task = asyncio.create_task(self._run(_Run(self._turns.take(self._limits.run_bytes))), name="run")
+            taken = self._turns.take(self._limits.run_bytes)
+            account = Account(self._ledger, sum(piece.records for piece in taken))
+            task = asyncio.create_task(self._run(_Run(taken, account)), name="run")
             self._runs.add(task)
             task.add_done_callback(self._runs.discard)
 
@@ -179,7 +188,9 @@ class Delivery:
             for piece in run.pieces:
                 if not piece.letters:
                     self._end(piece)
-            await self._set_aside([letter for piece in run.pieces for letter in piece.letters])
+            found = [letter for piece in run.pieces for letter in piece.letters]
+            await self._set_aside(found)
+            run.account.decide("set_aside", len(found))
             for piece in run.pieces:
                 self._end(piece)
         except BaseException as error:
@@ -187,6 +198,8 @@ class Delivery:
                 self._end(piece, error)
             if not isinstance(error, Exception):
                 raise
+        finally:
+            run.account.close()
 
     def _end(self, piece: _Piece, error: BaseException | None = None) -> None:
         """A piece is durable, or has failed; only its first end counts."""
@@ -215,7 +228,7 @@ class Delivery:
             finally:
                 self._processing -= 1
                 self._start_runs()
-            await asyncio.gather(*(self._write(name, output, run) for name, output in self._outputs.items()))
+            await self._write_all(run)
         finally:
             self._busy -= 1
             self._start_runs()
@@ -225,7 +238,7 @@ class Delivery:
         run.processed = await self.processor.process([piece.batch for piece in run.pieces])
         self._metrics.observe("chain_seconds", time.perf_counter() - started, {})
         for piece, processed in zip(run.pieces, run.processed, strict=True):
-            self._count(piece.batch, processed)
+            self._count(piece, processed, run.account)
             if not processed.failures:
                 continue
             if piece.batch.refuse:
@@ -235,20 +248,22 @@ class Delivery:
             else:
                 piece.letters = letters.failed(piece.batch, processed)
 
-    def _count(self, batch: Batch, processed: Processed) -> None:
+    def _count(self, piece: _Piece, processed: Processed, account: Account) -> None:
         count = self._metrics.count
-        count("records", processed.records, {"input": batch.input})
-        count("record_bytes", len(batch.block), {"input": batch.input})
+        if blank := piece.records - processed.records:
+            processed.counts["dropped", "decode"] += blank
         for (what, label), n in processed.counts.items():
             match what:
                 case "dropped":
                     count("events_dropped", n, {"stage": label})
+                    account.decide("dropped", n)
                 case "made":
-                    count("events_made", n, {"stage": label})
+                    account.made(label, n)
                 case _:
                     count("redactions", n, {"rule": label})
-        if batch.refuse and processed.failures:
-            count("records_refused", len(processed.failures), {"input": batch.input})
+        if piece.batch.refuse and processed.failures:
+            count("records_refused", len(processed.failures), {"input": piece.batch.input})
+            account.decide("refused", len(processed.failures))
 
     async def _set_aside(self, found: list[Letter]) -> None:
         if not found:
@@ -270,27 +285,30 @@ class Delivery:
 
     # --- outputs ---
 
+    async def _write_all(self, run: _Run) -> None:
+        writes = [asyncio.create_task(self._write(name, self._outputs[name], run)) for name in run.account.begin()]
+        try:
+            await asyncio.gather(*writes)
+        except BaseException:
+            # One has failed, or the run is given up: the others must not go on behind its end.
+            for write in writes:
+                write.cancel()
+            await asyncio.wait(writes)
+            raise
+
     async def _write(self, name: str, output: Output, run: _Run) -> None:
         payload = merge([part for processed in run.processed for part in processed.documents])
         if not payload:
             return
         written = await self._write_or_park(name, output, payload)
+        run.account.decide_at(name, "stored", written.stored)
+        run.account.decide_at(name, "already", written.already)
         if written.refused:
             await self._set_aside(letters.refused(name, written.refused, [piece.batch for piece in run.pieces]))
+            run.account.decide_at(name, "set_aside", len(written.refused))
         if written.late:
             await self._durably(partial(self._parked.put, name, written.late), "park documents")
-        self._count_fates(name, written)
-
-    def _count_fates(self, name: str, written: Written) -> None:
-        fates = {
-            "stored": written.stored,
-            "already": written.already,
-            "set_aside": len(written.refused),
-            "parked": sum(documents.count for documents, _ in written.late),
-        }
-        for fate, n in fates.items():
-            if n:
-                self._metrics.count("documents", n, {"output": name, "fate": fate})
+            run.account.decide_at(name, "parked", sum(documents.count for documents, _ in written.late))
 
     async def write_parked(self, name: str, output: Output, entries: list[Entry]) -> set[str]:
         """Try parked documents of one output again; returns the indices of which something is still late."""
@@ -305,7 +323,7 @@ class Delivery:
                 continue
             await self._set_aside([letters.parked(name, refused) for refused in written.refused])
             await self._durably(partial(self._parked.done, [entry.key for entry in same]), "take out parked documents")
-            self._count_fates(name, written)
+            self._ledger.unparked(name, _fates(written))
         return late
 
     async def _write_or_park(self, name: str, output: Output, payload: list[Documents]) -> Written:
@@ -325,6 +343,10 @@ class Delivery:
 
     def _another_stores(self, name: str) -> bool:
         return any(not getattr(output, "blocked", None) for other, output in self._outputs.items() if other != name)
+
+
+def _fates(written: Written) -> dict[Fate, int]:
+    return {"stored": written.stored, "already": written.already, "set_aside": len(written.refused)}
 
 
 def _seen(done: asyncio.Future[Outcome]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     from prometheus_client import Metric as Family
@@ -55,13 +55,21 @@ def _histogram(name: str, help_: str, buckets: tuple[float, ...], *labels: str) 
 
 
 METRICS = (
-    _counter("records", "Records taken from inputs.", "input"),
+    _counter("records", "Records taken from inputs; a blank line counts, and is dropped by `decode`.", "input"),
     _counter("record_bytes", "Bytes of the records taken from inputs, undecoded.", "input"),
     _counter("records_refused", "Records that were refused to the client that sent them.", "input"),
     _counter("events_made", "Events that a stage or decoder made beyond one a record.", "stage"),
     _counter("events_dropped", "Events that a stage dropped by a rule.", "stage"),
     _counter("set_aside", "Records or documents set aside as dead letters, by the stage or output at fault.", "stage"),
-    _counter("documents", "Documents by what became of them: stored, already, set_aside, parked.", "output", "fate"),
+    _counter(
+        "documents",
+        "Records and the events made of them, by what became of them: stored, already (there), dropped, refused (to the"
+        " client), set_aside, parked, given_up (unacknowledged: they will be read or sent again), before (that a reload"
+        " added the output).",
+        "output",
+        "fate",
+    ),
+    _counter("unparked", "Parked documents that the output has taken, or refused, since.", "output"),
     _counter("redactions", "Values redacted.", "rule"),
     _counter("lines_cut", "Lines that were longer than allowed.", "input"),
     _counter("files_truncated", "Files that became shorter while they were followed.", "input"),
@@ -79,7 +87,7 @@ METRICS = (
     _counter("config_reload_failures", "Reloads refused because the new configuration is wrong."),
     _gauge("build_info", "Always 1; the version is a label.", "version"),
     _gauge("in_flight_bytes", "Bytes of records taken from inputs and not acknowledged yet."),
-    _gauge("in_flight_records", "Records taken from inputs and not acknowledged yet."),
+    _gauge("in_flight_records", "Records and events that have no fate yet.", "output"),
     _gauge("buffered_bytes", "Bytes that wait in the disk buffer of an input.", "input"),
     _gauge("buffered_batches", "Batches that wait in the disk buffer of an input.", "input"),
     _gauge("parked", "Documents parked on disk.", "output", "index"),
@@ -173,6 +181,10 @@ class Metrics:
         """Forget all series of a gauge, before those that there are now are set."""
         self._gauges[name].values.clear()
 
+    def forget(self, name: str, labels: Mapping[str, str]) -> None:
+        """Forget one series of a gauge: what it measured is gone."""
+        self._gauges[name].values.pop(tuple(labels.values()), None)
+
     def observe(self, name: str, seconds: float, labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Add an observation to a histogram; raises like `count`."""
         series = self._histograms[name]
@@ -186,6 +198,10 @@ class Metrics:
         """The values of a counter by its labels' values; raises `KeyError` for what is not declared."""
         return dict(self._counters[name].values)
 
+    def collect(self) -> Iterator[Family]:
+        """All metrics, as the library wants them of a collector."""
+        return map(_family, self._series)
+
     def render(self, *, openmetrics: bool = False) -> bytes:
         """All metrics, and those of this process, as Prometheus text 0.0.4 or OpenMetrics 1.0.0."""
         # Imported when it is first asked for: it costs a tenth of a second.
@@ -193,21 +209,11 @@ class Metrics:
         from prometheus_client.openmetrics import exposition  # noqa: PLC0415
 
         registry = CollectorRegistry(auto_describe=False)
-        registry.register(_collector(self._series))
+        registry.register(cast("Collector", self))
         ProcessCollector(registry=registry)
         if openmetrics:
             return bytes(exposition.generate_latest(registry))  # type: ignore[no-untyped-call]
         return generate_latest(registry)
-
-
-def _collector(series: list[_Series]) -> Collector:
-    from prometheus_client.registry import Collector  # noqa: PLC0415 - see above
-
-    class Declared(Collector):
-        def collect(self) -> Iterator[Family]:
-            return map(_family, series)
-
-    return Declared()
 
 
 def _family(series: _Series) -> Family:

@@ -8,11 +8,14 @@ from pipeline.chain import Failure, Processed
 from pipeline.contract import Batch, Documents, Full, Refused, Written, bulk
 from pipeline.database import StorageError
 from pipeline.delivery import Delivery, Limits, merge
+from pipeline.metrics import Metrics
 from pipeline.parked import Entry
 
 
 class Echo:
-    """A chain: each record is a document; `bad` fails, `two` makes two documents."""
+    """A chain: each record is a document; `bad` fails, `two` makes two documents, `drop` none, and nothing is no
+    record.
+    """
 
     alive = 1
 
@@ -27,17 +30,23 @@ class Echo:
         return [self.one(batch) for batch in batches]
 
     def one(self, batch: Batch) -> Processed:
-        result = Processed(records=len(batch.records()))
+        result = Processed(counts=Counter({("redactions", "r"): 3}))
         pairs = []
         for n, (record, id_) in enumerate(zip(batch.records(), batch.document_ids(), strict=True)):
-            if record == b"bad":
-                result.failures.append(Failure(n, "stage", "Bad: it is", "Traceback"))
-            elif record == b"two":
-                pairs += [(f"{id_}.1", record), (f"{id_}.2", record)]
-            else:
-                pairs.append((id_, record))
+            result.records += record != b""
+            match record:
+                case b"":
+                    continue
+                case b"bad":
+                    result.failures.append(Failure(n, "stage", "Bad: it is", "Traceback"))
+                case b"two":
+                    pairs += [(f"{id_}.1", record), (f"{id_}.2", record)]
+                    result.counts["made", "m"] += 1
+                case b"drop":
+                    result.counts["dropped", "d"] += 1
+                case _:
+                    pairs.append((id_, record))
         result.documents = [bulk("index", pairs)] if pairs else []
-        result.counts = Counter({("dropped", "d"): 1, ("made", "m"): 2, ("redactions", "r"): 3})
         return result
 
 
@@ -98,15 +107,16 @@ class Park:
         self.taken += keys
 
 
-class Count:
+class Count(Metrics):
+    """Metrics of which a test can see what was counted."""
+
     def __init__(self) -> None:
+        super().__init__()
         self.counts = Counter()
 
-    def count(self, name, n, labels) -> None:
-        self.counts[name, *labels.values()] += n
-
-    def observe(self, name, seconds, labels) -> None:
-        assert seconds >= 0
+    def count(self, name, n=1, labels=None) -> None:
+        super().count(name, n, labels or {})
+        self.counts[name, *(labels or {}).values()] += n
 
 
 @dataclass
@@ -152,12 +162,14 @@ async def test_deliver_returns_when_every_output_has_stored():
 
 async def test_what_happened_is_counted_by_input_stage_rule_and_fate():
     r = rig()
-    await r.delivery.deliver(batch(b"a", b"bad"))
-    await r.delivery.deliver(batch(b"a"))
+    await r.delivery.deliver(batch(b"a", b"bad", b"drop", b"", b"two"))
+    await r.delivery.deliver(batch(b"a", b"bad", refuse=True))
     assert r.metrics.counts == {
-        ("records", "in"): 3, ("record_bytes", "in"): 8, ("events_dropped", "d"): 2, ("events_made", "m"): 4,
-        ("redactions", "r"): 6, ("set_aside", "stage"): 1,
-        ("documents", "out0", "stored"): 1, ("documents", "out0", "already"): 1,
+        ("records", "in"): 7, ("record_bytes", "in"): 22, ("redactions", "r"): 6,
+        ("events_dropped", "d"): 1, ("events_dropped", "decode"): 1, ("events_made", "m"): 1,
+        ("set_aside", "stage"): 1, ("records_refused", "in"): 1,
+        ("documents", "out0", "stored"): 3, ("documents", "out0", "already"): 1, ("documents", "out0", "dropped"): 2,
+        ("documents", "out0", "set_aside"): 1, ("documents", "out0", "refused"): 1,
     }  # fmt: skip
 
 

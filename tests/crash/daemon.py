@@ -1,22 +1,37 @@
 """The real daemon as a subprocess, to be treated badly: killed, stopped, started again."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+import urllib.request
+from collections import Counter
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import yaml
 
+from tests.balance import assert_balanced
+
 AIOLOGS = Path(sys.executable).with_name("aiologs")
 LONG = os.environ.get("AIOLOGS_CRASH") == "long"
 PATIENCE = 60.0
 """Seconds in which anything that the daemon does must be done: a hang is a failure, a slow machine is not."""
+
+
+def free_port() -> int:
+    """A port that nobody listens on; below those that the kernel chooses for clients: one that connects while the
+    daemon is away could get the port itself, and keep it.
+    """
+    while True:
+        with closing(socket.socket()) as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
+            return port
 
 
 class Daemon:
@@ -32,7 +47,7 @@ class Daemon:
         self.config: dict[str, Any] = {
             "data_dir": str(self.data),
             "workers": 1,
-            "admin": None,
+            "admin": f"127.0.0.1:{free_port()}",
             "inputs": {"app": {"type": "file", "paths": [str(self.logs / "app.log*")]}},
             "stages": [{"timestamp": {"field": "time"}}, {"route": {"default": "crash-{day}"}}],
             "outputs": outputs,
@@ -104,8 +119,25 @@ class Daemon:
         self.start("--once", **env)
         self._end(0)
 
+    def metrics(self) -> str:
+        """What it says at /metrics."""
+        with urllib.request.urlopen(f"http://{self.config['admin']}/metrics", timeout=PATIENCE) as answer:
+            return str(answer.read(), "utf-8")
+
+    def balance(self) -> dict[str, Counter[str]]:
+        """Fail where its ledger does not come out now; returns the fates of each output."""
+        return assert_balanced(self.metrics())
+
+    def live(self, seconds: float) -> None:
+        """Let it run for so long, with an eye on its ledger."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self.balance()
+            time.sleep(min(0.2, left))
+
     def stop(self) -> float:
-        """End it as systemd does; returns the seconds it took."""
+        """End it as systemd does, with its ledger balanced to the last; returns the seconds it took."""
+        self.balance()
         assert self._process
         started = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
@@ -113,7 +145,8 @@ class Daemon:
         return time.monotonic() - started
 
     def kill(self) -> None:
-        """kill -9; its other processes must notice and end by themselves."""
+        """kill -9, with its ledger balanced to the last; its other processes must notice and end by themselves."""
+        self.balance()
         orphans = self.children()
         assert self._process
         self._process.kill()

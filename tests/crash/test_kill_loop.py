@@ -1,7 +1,5 @@
 """kill -9 of the daemon, again and again, while an application writes and rotates its log."""
 
-import time
-
 import pytest
 
 from pipeline.delivery import Limits
@@ -20,7 +18,7 @@ def test_a_daemon_killed_every_two_seconds_loses_nothing_and_stores_nothing_twic
     kills, slowest = 0, 0.0
     while writer.is_alive():
         slowest = max(slowest, daemon.start())
-        time.sleep(LIFETIME)
+        daemon.live(LIFETIME)
         daemon.kill()
         kills += 1
     daemon.once()

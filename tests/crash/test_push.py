@@ -116,7 +116,7 @@ def test_what_a_killed_daemon_acknowledged_is_stored_once(tmp_path, store, capsy
     try:
         while any(sender.is_alive() for sender in senders):
             slowest = max(slowest, daemon.start())
-            _live(senders)
+            _live(daemon, senders)
             daemon.kill()
             kills += 1
             _see_that_all_is_stored(store, senders)
@@ -134,9 +134,9 @@ def test_what_a_killed_daemon_acknowledged_is_stored_once(tmp_path, store, capsy
     assert found.stored == 2 * EVENTS
 
 
-def _live(senders: list[Sender]) -> None:
+def _live(daemon: Receiver, senders: list[Sender]) -> None:
     """Some seconds, and then until the daemon is in the middle of something."""
-    time.sleep(LIFETIME)
+    daemon.live(LIFETIME)
     while any(sender.is_alive() for sender in senders) and sum(sender.waits for sender in senders) < 2:
         time.sleep(0.001)
 

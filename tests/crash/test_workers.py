@@ -3,7 +3,6 @@
 import json
 import signal
 import subprocess
-import urllib.request
 
 import pytest
 
@@ -44,19 +43,7 @@ def plugins(tmp_path):
     return folder
 
 
-@pytest.fixture
-def admin(daemon, unused_tcp_port):
-    """The address of the daemon's metrics."""
-    daemon.config["admin"] = f"127.0.0.1:{unused_tcp_port}"
-    return f"http://{daemon.config['admin']}"
-
-
-def metrics(address: str) -> str:
-    with urllib.request.urlopen(f"{address}/metrics", timeout=10) as reply:
-        return str(reply.read(), "utf-8")
-
-
-def test_a_killed_worker_is_replaced_and_nobody_notices_but_the_log_and_a_metric(daemon, store, admin):
+def test_a_killed_worker_is_replaced_and_nobody_notices_but_the_log_and_a_metric(daemon, store):
     write(daemon.logs / "app.log", range(LINES))
     daemon.start()
     for n in range(3):
@@ -67,13 +54,13 @@ def test_a_killed_worker_is_replaced_and_nobody_notices_but_the_log_and_a_metric
     found = store.findings(LINES * 4)
     assert not found.missing
     assert not found.twice
-    assert 'aiologs_worker_restarts_total{reason="died"} 3.0' in metrics(admin)
+    assert 'aiologs_worker_restarts_total{reason="died"} 3.0' in daemon.metrics()
     assert daemon.log.count("has died: it is replaced") == 3
     daemon.stop()
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_killed_and_replaced(daemon, store, admin):
+def test_a_worker_that_hangs_is_killed_and_replaced(daemon, store):
     write(daemon.logs / "app.log", range(LINES))
     daemon.start()
     wait_until(lambda: store.findings(0).stored == LINES, "all documents")
@@ -82,19 +69,19 @@ def test_a_worker_that_hangs_is_killed_and_replaced(daemon, store, admin):
     write(daemon.logs / "app.log", range(LINES, LINES * 2))
     wait_until(lambda: store.findings(0).stored == LINES * 2, "all documents")
     assert not store.findings(LINES * 2).missing
-    assert 'aiologs_worker_restarts_total{reason="hung"} 1.0' in metrics(admin)
+    assert 'aiologs_worker_restarts_total{reason="hung"} 1.0' in daemon.metrics()
     assert "it is killed and replaced" in daemon.log
     daemon.stop()
 
 
-def test_a_killed_nursery_is_replaced(daemon, store, admin):
+def test_a_killed_nursery_is_replaced(daemon, store):
     daemon.start()
     (worker,) = daemon.workers()
     worker.parent().kill()
     worker.kill()
     write(daemon.logs / "app.log", range(LINES))
     wait_until(lambda: store.findings(0).stored == LINES, "all documents")
-    assert 'aiologs_worker_restarts_total{reason="nursery"} 1.0' in metrics(admin)
+    assert 'aiologs_worker_restarts_total{reason="nursery"} 1.0' in daemon.metrics()
     daemon.stop()
 
 

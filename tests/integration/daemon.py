@@ -1,9 +1,6 @@
 """The real daemon with listeners and a store in a file, for clients to send to."""
 
-import contextlib
 import json
-import random
-import socket
 import sqlite3
 from contextlib import closing
 from functools import partial
@@ -12,24 +9,15 @@ from typing import Any
 
 import psutil
 
-from tests.crash.daemon import Daemon, wait_until
-
-
-def _port() -> int:
-    """A port that nobody listens on; below those that the kernel chooses for clients: one that connects while the
-    daemon is away could get the port itself, and keep it.
-    """
-    while True:
-        with closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
-            return port
+from tests.crash.daemon import Daemon, free_port, wait_until
 
 
 class Receiver(Daemon):
     """A daemon whose inputs listen on free ports; each document's index is what its field `to` names."""
 
     def __init__(self, folder: Path, inputs: dict[str, dict[str, Any]], **config: Any) -> None:
-        self.ports = {name: _port() for name, options in inputs.items() if options["type"] not in {"file", "kafka"}}
+        listening = [name for name, options in inputs.items() if options["type"] not in {"file", "kafka"}]
+        self.ports = {name: free_port() for name in listening}
         addresses = {name: {"listen": f"127.0.0.1:{port}"} for name, port in self.ports.items()}
         self.store = folder / "store.db"
         super().__init__(
