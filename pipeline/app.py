@@ -86,20 +86,22 @@ class App:
 
     def input(self, part: InputPart, host: str | None = None) -> Input:
         """An input as configured, not reading yet; raises `Unusable`."""
-        source: Input = registry.find("input", part.type)(part.options, self._context(part.name, host))
+        context = self._context(part.name, host, part.name)
+        source: Input = registry.find("input", part.type)(part.options, context)
         return source
 
     def output(self, part: OutputPart, host: str | None = None) -> Output:
         """An output as configured, not started yet; raises `Unusable`."""
-        output: Output = registry.find("output", part.type)(part.options, self._context(part.name, host))
+        context = self._context(part.name, host, f"output {part.name}")
+        output: Output = registry.find("output", part.type)(part.options, context)
         return output
 
-    def _context(self, name: str, host: str | None) -> Context:
+    def _context(self, name: str, host: str | None, positions: str) -> Context:
         metrics = self.metrics
         return Context(
             name=name,
             host=host or self.config.host,
-            positions=self.state.positions(name),
+            positions=self.state.positions(positions),
             gauge=metrics.gauge,
             count=metrics.count,
             once=self._once,

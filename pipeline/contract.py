@@ -143,7 +143,7 @@ class Deliver(Protocol):
 
 
 class Positions(Protocol):
-    """The durable key-value store of one input: where it stands in each of its sources."""
+    """The durable key-value store of one input: where it stands in each of its sources; or of one output."""
 
     def load(self) -> dict[str, dict[str, Any]]:
         """All entries as they were last committed."""

@@ -81,6 +81,12 @@ METRICS = (
     _counter("http_errors", "HTTP requests answered with an error.", "input", "status"),
     _counter("bulk_requests", "Bulk requests answered.", "output", "status"),
     _counter("bulk_retries", "Bulk requests or items sent again.", "output", "reason"),
+    _counter(
+        "read_only_documents",
+        "Documents for read-only indices: already there, sent with replay_index or add, set_aside.",
+        "output",
+        "fate",
+    ),
     _counter("failure_store", "Documents that Elasticsearch put into a failure store.", "output"),
     _counter("blocked_seconds", "Seconds in which an output took nothing.", "output"),
     _counter("worker_restarts", "Worker processes replaced: died, hung, nursery.", "reason"),

@@ -15,6 +15,7 @@ import asyncio
 import itertools
 import ssl
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, Self
 
 import orjson
@@ -115,6 +116,10 @@ class FakeElasticsearch:
         """What each document of an index meets."""
         self.long_fields: set[str] = set()
         """Fields that the mapping of every index wants as numbers."""
+        self.changes: list[tuple[str, dict[str, Any]]] = []
+        """The settings of indices that were changed, in order."""
+        self.refusal: Status | None = None
+        """What is answered to everything but bulk requests."""
         self.max_content_length = 100 << 20
         self.always: Trouble | None = None
         self.headers = {"X-Elastic-Product": "Elasticsearch"}
@@ -140,6 +145,9 @@ class FakeElasticsearch:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/", self._about)
         app.router.add_post("/_bulk", self._bulk)
+        app.router.add_post("/{index}/_mget", self._mget)
+        app.router.add_get("/{names}/_settings", self._settings)
+        app.router.add_put("/{index}/_settings", self._change)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True, ssl_context=self._tls)
@@ -158,6 +166,40 @@ class FakeElasticsearch:
         about = {"name": "fake", "cluster_name": "fake", "version": version, "tagline": "You Know, for Search"}
         return web.json_response(about, headers=self.headers)
 
+    async def _mget(self, request: web.Request) -> web.Response:
+        if self.refusal:
+            return self._status(self.refusal)
+        index, ids = request.match_info["index"], (await request.json())["ids"]
+        docs = [{"_id": id_, "found": (index, id_) in self.documents} for id_ in ids]
+        return web.json_response({"docs": docs}, headers=self.headers)
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        if self.refusal:
+            return self._status(self.refusal)
+        patterns = request.match_info["names"].split(",")
+        names = {index for index, _ in self.documents} | self.indices.keys()
+        found = {
+            name: {"settings": {"index": {"blocks": {"write": "true"} if self.indices.get(name) == READ_ONLY else {}}}}
+            for name in sorted(names)
+            if any(fnmatchcase(name, pattern) for pattern in patterns)
+        }
+        return web.json_response(found, headers=self.headers)
+
+    async def _change(self, request: web.Request) -> web.Response:
+        if self.refusal:
+            return self._status(self.refusal)
+        index, settings = request.match_info["index"], await request.json()
+        self.changes.append((index, settings))
+        if settings["index.blocks.write"]:
+            self.indices[index] = READ_ONLY
+        else:
+            self.indices.pop(index, None)
+        return web.json_response({"acknowledged": True}, headers=self.headers)
+
+    def _status(self, status: Status) -> web.Response:
+        headers = {"content-type": "application/json", **self.headers, **status.headers}
+        return web.Response(status=status.status, body=status.body, headers=headers)
+
     async def _bulk(self, request: web.Request) -> web.StreamResponse:
         if request.content_length is not None and request.content_length > self.max_content_length:
             return web.Response(status=413, headers=self.headers)
@@ -170,10 +212,8 @@ class FakeElasticsearch:
         if long := next((id_ for id_ in ids if len((id_ or "").encode()) > 512), None):
             trouble = _too_long(long)
         match trouble:
-            case Status(status, answer, headers):
-                return web.Response(
-                    status=status, body=answer, headers={"content-type": "application/json", **self.headers, **headers}
-                )
+            case Status():
+                return self._status(trouble)
             case Reset():
                 _close(request)
                 return web.Response()

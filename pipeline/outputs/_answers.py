@@ -8,7 +8,8 @@ A 200 says nothing about the documents: each has a status of its own in the answ
 | 200, 201 | stored; by the failure store of a data stream (`failure_store: used`): stored, and counted apart |
 | 409 version_conflict | it is already there: only `create` is sent, with ids of our own |
 | 429 | again: `BUSY` |
-| 403 cluster_block, 404 index_not_found, 400 index_closed and what else stands in an index's way | again: `BLOCKED` |
+| 403 cluster_block of a read-only index | again, elsewhere or later: `READ_ONLY` |
+| 403 other cluster_block, 404 index_not_found, 400 index_closed, what else is in an index's way | again: `BLOCKED` |
 | 401, 403 security_exception | again: `DENIED` |
 | 500 | again: `FAULT` |
 | other 5xx | again: `BLOCKED`, for instance 503 unavailable_shards |
@@ -50,6 +51,10 @@ class Kind(StrEnum):
     """The credentials don't do."""
     BLOCKED = "blocked"
     """An index takes nothing."""
+    READ_ONLY = "read_only"
+    """An index only lets read: its lifecycle, or somebody, wants it so."""
+    MOVED = "moved"
+    """It was read-only; now the documents can be written, there or elsewhere."""
     FAULT = "fault"
     """Elasticsearch failed on a document."""
     ODD = "odd"
@@ -99,7 +104,7 @@ class Fates:
 def fates(request: Request, status: int, answer: bytes) -> Fates:
     """What became of each document; raises `Failed` where the answer is not about the single ones."""
     if status != 200:
-        raise _failed(status, answer)
+        raise failed(status, answer)
     if _all_created(request, answer):
         return Fates(stored=request.count, indices={section.index for section in request.sections})
     return _sorted(request, _items(request, answer))
@@ -158,10 +163,15 @@ _IN_THE_WAY = re.compile(
 """What comes as 400 on every document of an index until an operator mends the cluster."""
 
 
+_READ_ONLY = re.compile("FORBIDDEN/(5|8)/")
+"""The blocks `index.blocks.read_only` and `index.blocks.write`; the other ones are not lifted by us: a full disk's
+(12) ends by itself."""
+
+
 def _kind(status: int, type_: str, text: str) -> Kind | None:
     """Why to send a document again; None: never."""
     if type_ == "cluster_block_exception":
-        return Kind.BLOCKED if text.startswith("index [") else Kind.BUSY
+        return _block(text)
     if type_ in {"index_not_found_exception", "index_closed_exception"} or _IN_THE_WAY.search(text):
         return Kind.BLOCKED
     if type_ == "security_exception" or status == 401:
@@ -171,6 +181,13 @@ def _kind(status: int, type_: str, text: str) -> Kind | None:
     if status == 500:
         return Kind.FAULT
     return Kind.BLOCKED if status == 403 or status > 500 else None
+
+
+def _block(text: str) -> Kind:
+    """Whether it is an index that is blocked, and how, or the whole cluster."""
+    if not text.startswith("index ["):
+        return Kind.BUSY
+    return Kind.READ_ONLY if _READ_ONLY.search(text) else Kind.BLOCKED
 
 
 def _error(error: Any) -> tuple[str, str]:
@@ -193,8 +210,8 @@ def _reason(item: dict[str, Any], index: str, *, advise: bool = False) -> str:
 
 
 _ADVICE = {
-    r"FORBIDDEN/(5|8)/": "it is read-only, perhaps by its lifecycle; lift the block `index.blocks.write`"
-    " or `index.blocks.read_only`, or send old records elsewhere",
+    r"FORBIDDEN/(5|8)/": "it is read-only, perhaps by its lifecycle; see the option read_only, or lift the block"
+    " `index.blocks.write` or `index.blocks.read_only`",
     r"/12/": "a disk of the cluster is full (flood stage); make room, then Elasticsearch lifts the block itself",
     "^index_closed": "open it with POST /INDEX/_open",
     "^index_not_found": "create the index or the alias; `action.auto_create_index` may forbid to make it on the way",
@@ -209,8 +226,8 @@ def _advice(text: str) -> str:
     return next((f" ({advice})" for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
 
 
-def _failed(status: int, answer: bytes) -> Failed:
-    """What the status of a whole request says."""
+def failed(status: int, answer: bytes) -> Failed:
+    """What a status other than 200 says of a whole request."""
     reason = f"answers {status}: {_shown(answer)}"
     if status == 413:
         return Failed(Kind.TOO_LARGE, f"{reason} (a request is larger than the server or a proxy before it takes)")

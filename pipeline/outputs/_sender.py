@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pipeline.contract import Context, Documents, Refused, Written
 from pipeline.outputs._answers import Again, Failed, Fates, Kind, summary
 from pipeline.outputs._health import Health
+from pipeline.outputs._read_only import ReadOnly
 from pipeline.outputs.bulk import Request
 
 OVERLOADED_SECONDS = 60.0
@@ -19,6 +20,8 @@ SUSPECT = 3
 """So many times in a row others got through and this request did not: it is the request."""
 FAULTS = 4
 """So many times Elasticsearch may fail on a document whose neighbours are stored."""
+MOVES = 5
+"""So many times the documents of a request may be sent another way; another daemon may restore a block meanwhile."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,6 +48,8 @@ class _Tries:
     """How often in a row others got through meanwhile."""
     until: float = float("inf")
     """When one of its documents is to be parked."""
+    moves: int = 0
+    """How often some of its documents were sent another way."""
     alive: set[str] = field(default_factory=set)
     """Indices that took some of its documents."""
 
@@ -53,9 +58,14 @@ class Sender:
     """Sends requests, several at once, with `send`, which raises `Failed` where the documents have no fates."""
 
     def __init__(
-        self, context: Context, send: Callable[[Request], Awaitable[Fates]], health: Health, pauses: Pauses
+        self,
+        context: Context,
+        send: Callable[[Request], Awaitable[Fates]],
+        read_only: ReadOnly,
+        health: Health,
+        pauses: Pauses,
     ) -> None:
-        self._name, self._count = context.name, context.count
+        self._name, self._count, self._read_only = context.name, context.count, read_only
         self._send, self._health, self._pauses = send, health, pauses
         self._failing: dict[str, float] = {}  # index → since when it has taken nothing
 
@@ -85,7 +95,13 @@ class Sender:
                 self._retry(request.count, failure.kind)
                 self._health.failed(failure.reason)
             else:
+                if result.again and tries.moves < MOVES:
+                    await self._read_only.settle(result)
+                moved = any(again.kind is Kind.MOVED for again in result.again)
                 request = self._settle(result, written, tries)
+                if moved:
+                    tries.moves += 1
+                    continue
             if request.sections:
                 await self._health.pause(self._pause(tries))
                 tries.n += 1
@@ -144,6 +160,8 @@ class Sender:
     def _give_up(self, again: Again, written: Written, result: Fates, tries: _Tries) -> bool:
         """Refuse or park documents that have been sent often or long enough."""
         index = again.documents.index
+        if again.kind is Kind.MOVED:
+            return False
         if again.kind is Kind.FAULT and index in tries.alive:
             if tries.n + 1 >= FAULTS:
                 result.refused += _refused(again.documents, again.reason)
@@ -165,6 +183,8 @@ class Sender:
     def _tell_outage(self, kept: list[Again]) -> None:
         """Nothing was taken. Of an index that is in the way, only when others had the time to show that they work."""
         for again in kept:
+            if again.kind is Kind.MOVED:
+                return
             overdue = _now() - self._failing.get(again.documents.index, _now()) >= self._pauses.park_after
             if again.kind is Kind.BUSY or overdue:
                 self._health.failed(again.reason)

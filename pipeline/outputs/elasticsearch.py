@@ -13,9 +13,14 @@ again is answered with 409, "already there", and never stored twice. Each docume
 - What the cluster has no time for (429) is sent again, with growing random pauses. While nothing at all is taken, for
   instance since the cluster is away or the API key does not do, inputs wait, the daemon is not ready and /status says
   why.
-- What stands in the way of one index only (it is read-only, closed, missing; shards are not there) is waited for
-  `park_after` seconds. If others are stored meanwhile, its documents are parked on disk and tried again later, and
-  documents that come for that index later are parked without waiting.
+- Documents for a read-only index, as lifecycles make them of old days: what the index, or a replay index of its day,
+  has is already there. What they lack goes, with `read_only: replay_index`, to a replay index of that day,
+  `aio-logs-2026.08.01-1`, which is deleted when the day's index is; with `add` into the index itself, whose block is
+  lifted and ten seconds later restored, also when the daemon was killed meanwhile: at its next start. `set_aside` and
+  `park` add nothing. To look up takes the privileges `read` and `view_index_metadata`, `add` also `manage`.
+- What stands in the way of one index only (it is closed, missing; shards are not there; it is read-only and what to do
+  does not work) is waited for `park_after` seconds. If others are stored meanwhile, its documents are parked on disk
+  and tried again later, and documents that come for that index later are parked without waiting.
 - What will never be taken (a field of another type than the index's mapping) is set aside with the reason.
 - A request that is too large for the server (413), or is refused as a whole for one document, is halved until the
   document that does it is found; it is set aside. The same happens where a request finds no answer, or no sensible
@@ -27,7 +32,7 @@ is read again is stored again. Without ids (`document_id: false`) every repeat i
 answer was lost.
 
 Metrics: `bulk_requests_total{output,status}`, `bulk_retries_total{output,reason}` in documents,
-`failure_store_total{output}`, `output_blocked{output}`.
+`read_only_documents_total{output,fate}`, `failure_store_total{output}`, `output_blocked{output}`.
 """
 
 from __future__ import annotations
@@ -48,6 +53,7 @@ from pipeline import __version__
 from pipeline.contract import Context, Payload, Unusable, Written
 from pipeline.outputs._answers import Failed, Fates, fates
 from pipeline.outputs._health import Health
+from pipeline.outputs._read_only import Mode, ReadOnly
 from pipeline.outputs._sender import Pauses, Sender
 from pipeline.outputs.bulk import Request, requests
 
@@ -93,6 +99,11 @@ class Elasticsearch:
         park_after: float = Field(
             default=5.0, ge=0, description="Seconds after which documents of a blocked index are parked on disk."
         )
+        read_only: Mode = Field(
+            default="replay_index",
+            description="What a read-only index lacks goes into a replay index of its day, is added with the block"
+            " lifted for some seconds, is set aside, or is parked.",
+        )
 
         @field_validator("hosts")
         @classmethod
@@ -126,7 +137,8 @@ class Elasticsearch:
         self._health = Health(context.name, context.gauge)
         self._slots = asyncio.Semaphore(options.concurrency)
         pauses = Pauses(options.retry_first, options.retry_most, options.park_after)
-        self._sender = Sender(context, self._send, self._health, pauses)
+        self._read_only = ReadOnly(options.read_only, self.ask, context, ids=options.document_id)
+        self._sender = Sender(context, self._send, self._read_only, self._health, pauses)
         self._known = False
         self._opening: asyncio.Task[Connection]
         self._greeting: asyncio.Task[None]
@@ -141,6 +153,7 @@ class Elasticsearch:
         tls = self._tls()
         self._opening = asyncio.create_task(self._open(tls), name=f"output {self._name}: open")
         self._greeting = asyncio.create_task(self._greet(), name=f"output {self._name}: greet")
+        self._read_only.start()
 
     def _tls(self) -> ssl.SSLContext:
         options = self._options
@@ -189,6 +202,7 @@ class Elasticsearch:
         """Close the connections."""
         self._greeting.cancel()
         await asyncio.wait({self._opening, self._greeting})
+        await self._read_only.stop()
         await self._opening.result().close()
 
     async def write(self, payload: Payload) -> Written:
@@ -203,7 +217,7 @@ class Elasticsearch:
         return written
 
     async def ask(self, method: str, target: str, body: bytes | None = None) -> tuple[int, bytes]:
-        """Any other request: status and body of the answer; raises `Failed` without one."""
+        """Any other request, for `indices`: status and body of the answer; raises `Failed` without one."""
         connection = await asyncio.shield(self._opening)
         return await connection.ask(method, target, body)
 

@@ -29,6 +29,7 @@ from tests.fake_elasticsearch import (
     Reset,
     Status,
 )
+from tests.memory import Memory
 
 Key = tuple[str, int]
 
@@ -48,7 +49,7 @@ class Harness(ABC):
     @asynccontextmanager
     async def output(self) -> AsyncIterator[Output]:
         found = registry.find("output", self.type)
-        output = found(found.Options(**self.options), Context("out", "host", None))  # type: ignore[arg-type]
+        output = found(found.Options(**self.options), Context("out", "host", Memory()))
         await output.start()
         try:
             yield output

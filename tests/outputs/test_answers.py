@@ -64,7 +64,7 @@ AGAIN = [
     (error(409, "some_other_conflict"), Kind.BUSY),
     ({}, Kind.BUSY),
     (error(503, "cluster_block_exception", "blocked by: [SERVICE_UNAVAILABLE/2/no master];"), Kind.BUSY),
-    (error(403, "cluster_block_exception", "index [a] blocked by: [FORBIDDEN/8/index write (api)];"), Kind.BLOCKED),
+    (error(403, "cluster_block_exception", "index [a] blocked by: [FORBIDDEN/8/index write (api)];"), Kind.READ_ONLY),
     (error(429, "cluster_block_exception", "index [a] blocked by: [TOO_MANY_REQUESTS/12/disk];"), Kind.BLOCKED),
     (error(404, "index_not_found_exception", "no such index [a]"), Kind.BLOCKED),
     (error(400, "index_closed_exception", "closed"), Kind.BLOCKED),

@@ -26,6 +26,7 @@ from tests.fake_elasticsearch import (
     Reset,
     Status,
 )
+from tests.memory import Memory
 
 FAST = {"retry_first": 0.001, "retry_most": 0.01, "park_after": 0.05}
 
@@ -38,7 +39,7 @@ class Outputs:
 
     async def __call__(self, **options: Any) -> Elasticsearch:
         settings = Elasticsearch.Options(**({"hosts": [self.fake.url]} | FAST | options))
-        context = Context("es", "host", None, count=self._count)  # type: ignore[arg-type]
+        context = Context("es", "host", Memory(), count=self._count)
         output = Elasticsearch(settings, context)
         await output.start()
         self._made.append(output)
@@ -274,7 +275,7 @@ async def test_another_product_is_warned_of_once_and_used(make, fake, caplog):
 
 
 async def test_it_can_be_stopped_at_once(fake):
-    output = Elasticsearch(Elasticsearch.Options(hosts=[fake.url]), Context("es", "host", None))  # type: ignore[arg-type]
+    output = Elasticsearch(Elasticsearch.Options(hosts=[fake.url]), Context("es", "host", Memory()))
     await output.start()
     await output.stop()
 
@@ -330,7 +331,7 @@ async def test_trust_can_be_waived_with_a_warning(make, https, certificate, capl
 
 @pytest.mark.parametrize("options", [{"ca": "/missing"}, {"certificate": "/missing"}, {"ca": __file__}])
 async def test_files_that_do_not_do_are_told_at_the_start(options):
-    output = Elasticsearch(Elasticsearch.Options(**options), Context("es", "host", None))  # type: ignore[arg-type]
+    output = Elasticsearch(Elasticsearch.Options(**options), Context("es", "host", Memory()))
     with pytest.raises(Unusable, match=f"output es: can't use {next(iter(options.values()))}"):
         await output.start()
 

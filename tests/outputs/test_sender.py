@@ -11,8 +11,10 @@ import pytest
 from pipeline.contract import Context, Written, bulk
 from pipeline.outputs._answers import Failed, Fates, Kind, fates
 from pipeline.outputs._health import Health
+from pipeline.outputs._read_only import ReadOnly
 from pipeline.outputs._sender import FAULTS, OVERLOADED_SECONDS, Pauses, Sender
 from pipeline.outputs.bulk import Request, requests
+from tests.memory import Memory
 
 pytestmark = pytest.mark.looptime
 
@@ -32,9 +34,13 @@ class Cluster:
         self.stored: set[str] = set()
         self.counted: Counter[str] = Counter()
         self.gauges: list[float] = []
-        context = Context("es", "host", None, lambda _, value, __: self.gauges.append(value), self._count)  # type: ignore[arg-type]
+        context = Context("es", "host", Memory(), lambda _, value, __: self.gauges.append(value), self._count)
         self.health = Health("es", context.gauge)
-        self.sender = Sender(context, self.send, self.health, Pauses(first=1, most=8, park_after=5))
+        read_only = ReadOnly("park", self.ask, context, ids=True)
+        self.sender = Sender(context, self.send, read_only, self.health, Pauses(first=1, most=8, park_after=5))
+
+    async def ask(self, method: str, target: str, _: bytes | None) -> tuple[int, bytes]:
+        raise AssertionError(f"{method} {target}")
 
     def _count(self, name: str, n: int, labels: Mapping[str, str]) -> None:
         self.counted[f"{name} {labels.get('reason', '')}".strip()] += n
