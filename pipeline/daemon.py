@@ -7,6 +7,7 @@ import contextlib
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import threading
@@ -22,6 +23,8 @@ from pipeline.workers import Inline, Nursery, Processor
 
 log = logging.getLogger("aiologs")
 
+_DESCRIPTORS = 65_536
+_LOOK_SECONDS = 2.0
 _TOLD_SECONDS = 0.5
 _LAST_SECONDS = 4.0
 """How long after its deadline a drain may take to commit and close before the process ends in any case."""
@@ -48,6 +51,7 @@ def run(path: Path, *, once: bool = False) -> int:
             return Inline(chain, metrics.report)
         return make_workers(settings, nursery, chain.spec, metrics)
 
+    _raise_descriptors()
     with database.lock(settings.data_dir):
         import uvloop  # noqa: PLC0415 - after the fork, and `check` has no need of it
 
@@ -69,6 +73,7 @@ async def _main(settings: config.Config, processor: Callable[[Metrics], Processo
         asyncio.create_task(_watchdog(), name="watchdog"),
         asyncio.create_task(reload.run(), name="reloads"),
         asyncio.create_task(_last_resort(app), name="last resort"),
+        asyncio.create_task(_watch_descriptors(), name="file descriptors"),
     ]
     try:
         await app.run()
@@ -104,6 +109,27 @@ async def _last_resort(app: App) -> None:
 def _exit() -> None:
     log.error("something hangs: exits; what is under way is read again at the next start")
     os._exit(1)
+
+
+def _raise_descriptors() -> None:
+    """Use as many file descriptors as we may: the usual soft limit of 1,024 is for programs that use select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < (wanted := min(hard, _DESCRIPTORS)):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _watch_descriptors() -> None:
+    """Say so when there are hardly any file descriptors left: new connections are closed then, which nobody sees."""
+    limit, said = resource.getrlimit(resource.RLIMIT_NOFILE)[0], False
+    while True:
+        try:
+            used = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - names are enough
+        except OSError:  # looking takes one as well
+            used = limit
+        if used > limit * 0.95 and not said:
+            log.error("%d of %d file descriptors are in use: new connections are closed; raise the limit", used, limit)
+        said = used > limit * 0.95
+        await asyncio.sleep(_LOOK_SECONDS)
 
 
 async def _watchdog() -> None:

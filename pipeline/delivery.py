@@ -281,7 +281,7 @@ class Delivery:
             except StorageError as error:
                 log.error("can't %s: %s. Inputs wait; the next try is in %g s", purpose, error, pause)  # noqa: TRY400
                 await asyncio.sleep(pause)
-                pause = min(pause * 2, 10.0)
+                pause = min(pause * 2, 2.0)
 
     # --- outputs ---
 

@@ -43,6 +43,8 @@ class Daemon:
         self.path = folder / "aiologs.yaml"
         self._process: subprocess.Popen[bytes] | None = None
         self._env: dict[str, str] = {}
+        self.under: list[str] = []
+        """A command that runs the daemon's, in its own place: to limit it."""
         self._socket: socket.socket | None = None
         self.config: dict[str, Any] = {
             "data_dir": str(self.data),
@@ -72,7 +74,7 @@ class Daemon:
         started = time.monotonic()
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(
-                [AIOLOGS, "run", "-c", self.path, *options],
+                [*self.under, AIOLOGS, "run", "-c", self.path, *options],
                 env={**os.environ, **self._env, "NOTIFY_SOCKET": address},
                 stderr=log,
             )

@@ -5,6 +5,7 @@ import json
 import struct
 import threading
 import time
+from collections import Counter
 
 import pylogbeat
 import pytest
@@ -70,6 +71,7 @@ class Web(Sender):
     def __init__(self, port: int, numbers: range) -> None:
         super().__init__(port, numbers)
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        self.answers: Counter[int] = Counter()
 
     def send(self, lot: range) -> bool:
         records = [{"timestamp": "2026-11-20T00:00:00Z", "n": n, "message": "x" * 200} for n in lot]
@@ -77,6 +79,7 @@ class Web(Sender):
         self._connection.request("POST", "/", body, {"Content-Type": "application/x-ndjson"})
         with self._connection.getresponse() as response:
             response.read()
+            self.answers[response.status] += 1
             assert response.status in {200, 429, 503}
             return response.status == 200
 
