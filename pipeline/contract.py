@@ -64,16 +64,19 @@ class Batch:
 
     def records(self) -> list[bytes]:
         """The records without their newline and a carriage return before it; an empty line is an empty record."""
-        if self.ends is None:
-            lines = self._lines()
-            return [line.removesuffix(b"\r") for line in lines] if b"\r" in self.block else lines
-        return [self.block[start:end] for start, end in zip(self._starts(), self.ends, strict=True)]
+        return self.cut()[0]
 
     def places(self) -> Sequence[int]:
         """Where each record stands in its source, in the order of `records()`."""
-        if self.positions is not None:
-            return self.positions
-        return [self.base + start for start in self._starts()]
+        return self.cut()[1]
+
+    def cut(self) -> tuple[list[bytes], Sequence[int]]:
+        """`records()` and `places()`."""
+        records, starts = self._cut()
+        places = [self.base + start for start in starts] if self.positions is None else self.positions
+        if self.ends is None and b"\r" in self.block:
+            records = [record.removesuffix(b"\r") for record in records]
+        return records, places
 
     def document_ids(self) -> list[str]:
         """The document id of each record, in the order of `records()`."""
@@ -84,7 +87,7 @@ class Batch:
 
     def slice(self, start: int, end: int) -> Batch:
         """The records from `start` up to `end` of `records()`, at least one, as a batch of their own."""
-        starts = self._starts()
+        _, starts = self._cut()
         begin, stop = starts[start], starts[end] if end < len(starts) else len(self.block)
         return replace(
             self,
@@ -95,19 +98,16 @@ class Batch:
             ids=None if self.ids is None else self.ids[start:end],
         )
 
-    def _lines(self) -> list[bytes]:
+    def _cut(self) -> tuple[list[bytes], list[int]]:
+        """The records as they stand in the block, without their newline, and the offset of each."""
+        if self.ends is not None:
+            starts = [0, *self.ends[:-1]] if self.ends else []
+            return [self.block[start:end] for start, end in zip(starts, self.ends, strict=True)], starts
         lines = self.block.split(b"\n")
         if not lines[-1]:
             lines.pop()
-        return lines
-
-    def _starts(self) -> list[int]:
-        """The offset in the block of each record's first byte."""
-        if self.ends is not None:
-            return [0, *self.ends[:-1]] if self.ends else []
-        lengths = accumulate(map(len, self._lines()), initial=0)
         # Each line before has a newline, too.
-        return [length + n for n, length in enumerate(lengths)][:-1]
+        return lines, [*accumulate([len(line) + 1 for line in lines[:-1]], initial=0)] if lines else []
 
 
 class Refusal(NamedTuple):
@@ -213,6 +213,11 @@ class Decoder(Protocol):
         ...
 
 
+Edit = tuple[int, int, bytes, Sequence[str]]
+"""Bytes of a block to be replaced: from, up to, by what (without a newline), and which rules count for it, each once a
+secret. Edits are in ascending order and don't overlap."""
+
+
 @runtime_checkable
 class Stage(Protocol):
     """Takes a batch's events and returns them: changed in place, fewer, or more.
@@ -225,12 +230,15 @@ class Stage(Protocol):
 
     - `reads` and `adds` (frozensets of top-level field names): it reads only these fields, changes none of them,
       and only sets those that it adds. When every stage says so, the chain decodes just those fields and splices
-      what is added into the record's own bytes, which costs a third.
+      what is added into the record's own bytes, which costs half as much.
+      A field of which it reads what is inside is named with a dot as well: `headers.*`, `request.method`.
+    - `fill(columns)`, beside these two: the same as a call, for `pipeline.columns.Columns` instead of events; cheaper.
     - `touches(block) -> list[tuple[int, Any]]`: the offsets in undecoded bytes (ascending) at which it may have to
-      change something, each with a mark for `edit`; a record without one it would leave alone. Such a stage changes
+      change something, each with a mark for `edits`; a record without one it would leave alone. Such a stage changes
       events in place, returns them all, and is only given events decoded whole. It may not have `reads` and `adds`.
-    - `edit(record, hits) -> tuple[bytes, dict[str, int]] | None`, beside `touches`: the JSON record with what stands at
-      these offsets changed, exactly as calling the stage would, and what to add to `counts`; None: it takes more.
+    - `edits(block, hits, spared) -> tuple[list[Edit], list[int]]`, beside `touches`: how to change JSON records, one a
+      line, at these offsets exactly as calling the stage would; and the offsets at which it takes more, or the text is
+      that of a key in `spared` (bytes; not what stands deeper in it).
     - `counts` (dict[str, int]): what it counted, by rule; the chain takes and clears it with every batch.
     - `refresh()`: called between batches, about every ten seconds: the place to notice a changed file.
     - `gauges() -> dict[str, float]`: values for the metrics, by name without prefix; asked about every ten seconds.

@@ -53,7 +53,8 @@ class Correlation:
         self._ids, self._traces = [getter(path) for path in _IDS], [getter(path) for path in _TRACES]
         self._within = [getter(path) for path in options.within]
         self.adds = frozenset({options.target, "trace"})
-        self.reads = self.adds.union(*map(tops, (*_IDS, *_TRACES, "traceparent", *options.within)))
+        objects = {f"{path}.*" for path in options.within}
+        self.reads = self.adds.union(objects, *map(tops, (*_IDS, *_TRACES, "traceparent", *options.within)))
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Set the id in every event; raises `KeyError` where one has to be made and the event has no document id."""

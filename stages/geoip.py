@@ -27,8 +27,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import maxminddb
+import orjson
 from pydantic import BaseModel, Field
 
+from pipeline.columns import MISSING, Columns
 from pipeline.contract import Event, Unusable
 from pipeline.fields import getter, put, tops
 
@@ -58,6 +60,9 @@ class _Place(NamedTuple):
     geo: dict[str, Any] | None
     location: dict[str, float] | None
     system: dict[str, Any] | None
+    shared: Any = MISSING
+    """`geo` and `location` together, for those who do not change it."""
+    json: bytes = b""
 
 
 _NOWHERE = _Place(None, None, None)
@@ -108,7 +113,7 @@ class Geoip:
             address = get(event)
             if address.__class__ is not str:
                 continue
-            geo, location, system = cache(address) or self._look_up(address)
+            geo, location, system, *_ = cache(address) or self._look_up(address)
             if geo is not None:
                 # Each event has its own: later stages may change it.
                 place = geo.copy()
@@ -121,6 +126,18 @@ class Geoip:
             if system is not None:
                 put(event, self._asn_target, {key: _copy(value) for key, value in system.items()})
         return events
+
+    def fill(self, columns: Columns) -> None:
+        """The same by column."""
+        cache = self._cache.get
+        places = [
+            (cache(address) or self._look_up(address)) if address.__class__ is str else _NOWHERE
+            for address in columns[self._field]
+        ]
+        columns.add(self._target, [place.shared for place in places], [place.json for place in places])
+        if self._asn:
+            systems = [MISSING if place.system is None else place.system for place in places]
+            columns.add(self._asn_target, systems)
 
     def _look_up(self, text: str) -> _Place:
         if len(text) > _LONGEST_TEXT:
@@ -138,7 +155,10 @@ class Geoip:
         system = _system(self._asn.get(address)) if self._asn else None
         if not geo and not location and not system:
             return _NOWHERE
-        return _Place(geo if geo or location else None, location, system)
+        if not geo and not location:
+            return _Place(None, None, system)
+        whole = geo if location is None else {**geo, "location": location}
+        return _Place(geo, location, system, whole, orjson.dumps(whole))
 
     def refresh(self) -> None:
         """Take up a database that was replaced; where the new one can't be read, the old one stays in use."""
@@ -204,20 +224,16 @@ def _open(path: Path) -> maxminddb.Reader:
     return maxminddb.open_database(path, maxminddb.MODE_MMAP_EXT)
 
 
-def _inner(record: Any, *path: str) -> Any:
-    for key in path:
-        record = record.get(key) if isinstance(record, dict) else None
-    return record
-
-
 def _text(*ways: str) -> Callable[[dict[str, Any]], Any]:
     """The text that is found first: MaxMind's nested fields, then the flat ones of others."""
     paths = [way.split(".") for way in ways]
 
     def find(record: dict[str, Any]) -> Any:
         for path in paths:
-            value = _inner(record, *path)
-            if isinstance(value, str) and value:
+            value: Any = record
+            for key in path:
+                value = value.get(key) if value.__class__ is dict else None
+            if value.__class__ is str and value:
                 return value
         return None
 
@@ -237,7 +253,9 @@ def _region(way: str, *flat: str) -> Callable[[dict[str, Any]], Any]:
 
 def _location(record: dict[str, Any]) -> dict[str, float] | None:
     place = record.get("location", record)
-    latitude, longitude = _inner(place, "latitude"), _inner(place, "longitude")
+    if not isinstance(place, dict):
+        return None
+    latitude, longitude = place.get("latitude"), place.get("longitude")
     if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
         return None
     # Four decimals are eleven metres; single precision would print seventeen digits.

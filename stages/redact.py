@@ -30,7 +30,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
-from pipeline.contract import RESERVED, Event
+from pipeline.contract import RESERVED, Edit, Event
 from stages._pairs import Names, check_name
 from stages._patterns import RULES, card
 from stages._secrets import ESCAPE, KEY, Custom, Hiding, Secrets, compiled, hashing, masking, replacing
@@ -42,6 +42,7 @@ _KEYS = [
 ]
 _PATTERNS = ["email", "bearer", "basic", "jwt", "aws", "vendor", "private_key", "url", "card"]
 _MOST_KEYS = 65536  # whose verdict is kept
+_KEY_ONCE = (KEY,)
 
 
 class Redact:
@@ -112,80 +113,78 @@ class Redact:
         """The offsets in undecoded JSON at which something may have to be hidden, ascending, with the trigger."""
         return sorted(self._scan(block))
 
-    def edit(self, record: bytes, hits: list[tuple[int, int]]) -> tuple[bytes, dict[str, int]] | None:
-        """The record with its secrets hidden, where all of them stand in plain texts: without escapes.
+    def edits(
+        self, block: bytes, hits: list[tuple[int, int]], spared: frozenset[bytes]
+    ) -> tuple[list[Edit], list[int]]:
+        """What hides the secrets at these offsets in JSON records, where they stand in plain texts, without escapes;
+        and the offsets at which it takes more, or the key is `spared`.
 
-        That is how most secrets in logs look, and it costs a fraction of decoding the record, walking through it and
+        That is how most secrets in logs look, and it costs a fraction of decoding a record, walking through it and
         encoding it again.
         """
-        if self._constant and (edited := self._edited_values(record, hits, self._constant)):
-            return edited
-        counts = self._hide.counts = {}
-        try:
-            text = self._edited(record, hits)
-        finally:
-            self._hide.counts = self.counts
-        return None if text is None else (text, counts)
-
-    def _edited_values(
-        self, record: bytes, hits: list[tuple[int, int]], constant: bytes
-    ) -> tuple[bytes, dict[str, int]] | None:
-        """The same where each hit is the key of a secret value, by far the most frequent case, for a tenth of it."""
-        pieces: list[bytes] = []
-        done = hidden = 0
-        for at, _ in hits:
-            if at < done:
-                continue
-            if (span := self._secret_value(record, at)) is None:
-                return None
-            start, end = span
-            if start < end and record[start:end] != constant:
-                pieces += (record[done:start], constant)
-                done, hidden = end, hidden + 1
-        pieces.append(record[done:])
-        return b"".join(pieces), {KEY: hidden} if hidden else {}
-
-    def _edited(self, record: bytes, hits: list[tuple[int, int]]) -> bytes | None:
-        texts: dict[tuple[int, int], set[str] | None] = {}  # None: the value of a secret key
-        whole = 0
+        edits: list[Edit] = []
+        missed: list[int] = []
+        texts: dict[tuple[int, int], set[str]] = {}
+        constant, whole = self._constant, 0
         for at, trigger in hits:
             if at < whole:  # inside of a value that is hidden as a whole
                 continue
-            if span := self._secret_value(record, at):
-                texts[span], whole = None, span[1]
-            elif (span := _plain_text(record, at)) is None:
-                return None
+            if span := self._secret_value(block, at, spared):
+                start, whole = span
+                value = block[start:whole]
+                if constant is None:
+                    edits += self._edit(span, value, None)
+                elif value and value != constant:
+                    edits.append((start, whole, constant, _KEY_ONCE))
+            elif span := _plain_text(block, at, spared):
+                texts.setdefault(span, set()).add(self._rules[trigger])
             else:
-                rules = texts.setdefault(span, set())
-                if rules is not None:
-                    rules.add(self._rules[trigger])
-        pieces, done = [], 0
-        for (start, end), rules in texts.items():
-            text = record[start:end].decode(errors="replace")
-            hidden = self._hidden_value(text) if rules is None else self._secrets.hidden_in(text, rules)
-            if hidden != text:
-                pieces += [record[done:start], orjson.dumps(hidden)[1:-1]]
-                done = end
-        return b"".join([*pieces, record[done:]])
+                missed.append(at)
+        for span, rules in texts.items():
+            edits += self._edit(span, block[slice(*span)], rules)
+        if texts:
+            edits.sort()
+        return edits, missed
 
-    def _secret_value(self, record: bytes, colon: int) -> tuple[int, int] | None:
+    def _edit(self, span: tuple[int, int], text: bytes, rules: set[str] | None) -> list[Edit]:
+        """What hides the secrets in a text, or the value of a secret key, if there is anything to hide."""
+        before = text.decode(errors="replace")
+        counts = self._hide.counts = {}
+        try:
+            after = self._hidden_value(before) if rules is None else self._secrets.hidden_in(before, rules)
+        finally:
+            self._hide.counts = self.counts
+        if after == before:
+            return []
+        return [(*span, orjson.dumps(after)[1:-1], [rule for rule, n in counts.items() for _ in range(n)])]
+
+    def _secret_value(self, block: bytes, colon: int, spared: frozenset[bytes]) -> tuple[int, int] | None:
         """Where the value of the key before a colon stands, if the key is secret and both are plain texts.
 
-        A quote behind a brace or comma that is no part of a text opens a key. Were it the end of a text instead, the
-        key behind it would stand outside of any text, which no valid JSON has.
+        The quote before the key opens it, unless it is escaped. Were it the end of a text instead, the key behind it
+        would stand outside of any text, which no valid JSON has.
         """
-        if record[colon - 1 : colon + 2] != b'":"':
+        if block[colon - 1 : colon + 2] == b'":"':
+            start = colon + 2
+        elif block[colon - 1 : colon + 3] == b'": "':
+            start = colon + 3
+        else:
             return None
-        opens = record.rfind(b'"', 0, colon - 1)
-        end = record.find(b'"', colon + 2)
-        if opens < 1 or end < 0 or record[opens - 1] not in b"{,":
-            return None
-        key = record[opens + 1 : colon - 1]
+        opens = block.rfind(b'"', 0, colon - 1)
+        key = block[opens : colon - 1]
         if (secret := self._plain_keys.get(key)) is None:
-            if len(self._plain_keys) >= _MOST_KEYS:
-                self._plain_keys.clear()
-            secret = self._plain_keys[key] = b"\\" not in key and key.decode(errors="replace") in self._names
-        return (colon + 2, end) if secret and b"\\" not in record[colon + 2 : end] else None
+            secret = self._judge(key)
+        if not secret or key[1:] in spared or block[opens - 1] == 0x5C:
+            return None
+        end = block.find(b'"', start)
+        return (start, end) if end > 0 and block.find(b"\\", start, end) < 0 else None
+
+    def _judge(self, key: bytes) -> bool:
+        """Whether a key, with the quote that opens it, is secret and has no escapes."""
+        if len(self._plain_keys) >= _MOST_KEYS:
+            self._plain_keys.clear()
+        secret = self._plain_keys[key] = b"\\" not in key and key[1:].decode(errors="replace") in self._names
+        return secret
 
     def _scan(self, data: bytes) -> list[tuple[int, int]]:
         """Where triggers match (their last byte), and which."""
@@ -287,15 +286,23 @@ class Redact:
                     container[key] = self._hide("card", str(value))
 
 
-def _plain_text(record: bytes, at: int) -> tuple[int, int] | None:
+def _plain_text(block: bytes, at: int, spared: frozenset[bytes]) -> tuple[int, int] | None:
     """Where the value stands that is a text without escapes and has an offset in it; None: it may be something else.
 
     What is between two quotes and begins with none of the characters that follow a text is a text itself.
     """
-    start, end = record.rfind(b'"', 0, at) + 1, record.find(b'"', at)
-    if start < 2 or end < 0 or record[start - 2] == 0x5C or record[start] in b':,}] \t\r\n"':
+    start, end = block.rfind(b'"', 0, at) + 1, block.find(b'"', at)
+    if start < 2 or end < 0 or block[start - 2] == 0x5C or block[start] in b':,}] \t\r\n"':
         return None
-    if b"\\" in record[start:end] or record[end + 1] not in b",}]":
+    if block.find(b"\\", start, end) >= 0 or block[end + 1] not in b",}]":
+        return None
+    before = block[start - 3 : start - 1].rstrip()[-1:]
+    if before == b":":
+        closes = block.rfind(b'"', 0, start - 2)
+        opens = block.rfind(b'"', 0, closes)
+        if (key := block[opens + 1 : closes]) in spared or b"\\" in key or block[opens - 1] == 0x5C:
+            return None
+    elif before != b"," and before != b"[":  # noqa: PLR1714 - a set would take longer
         return None
     return start, end
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, field_validator
 
+from pipeline.columns import ByValues, Columns
 from pipeline.condition import Condition
 from pipeline.contract import INDEX, Event
 from pipeline.fields import Template
@@ -96,8 +97,9 @@ class Route:
             *(condition.fields for condition, _ in self._rules), *(target.fields for target in targets)
         )
         self.adds = frozenset[str]()
-        self._read = sorted(frozenset[str]().union(*(condition.fields for condition, _ in self._rules)))
-        self._targets: dict[tuple[Any, ...], _Target] = {}
+        read = frozenset[str]().union(*(condition.fields for condition, _ in self._rules))
+        # What the conditions read says which of them holds.
+        self._chosen = ByValues(self._choose, read, int)
 
     @staticmethod
     def _target(text: str, options: Options) -> _Target:
@@ -105,20 +107,19 @@ class Route:
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Set the index of each event."""
-        # What the conditions read says which of them holds, and most logs have few combinations of it.
-        read, targets = self._read, self._targets
         for event in events:
-            key = tuple([event.get(field) for field in read])
-            try:
-                target = targets[key]
-            except KeyError:
-                target = self._choose(event)
-                if len(targets) < _MOST_NAMES:
-                    targets[key] = target
-            except TypeError:  # an object or array among them
-                target = self._choose(event)
-            event[INDEX] = target(event)
+            event[INDEX] = self._chosen.of(event)(event)
         return events
+
+    def fill(self, columns: Columns) -> None:
+        """The same by column."""
+        names = []
+        for place, (target, stamp) in enumerate(zip(self._chosen(columns), columns["@timestamp"], strict=True)):
+            if (name := target.of_day(stamp)) is None:
+                [event] = columns.events(self.reads, [place])
+                name = target(event)
+            names.append(name)
+        columns.add(INDEX, names)
 
     def _choose(self, event: Event) -> _Target:
         return next((target for holds, target in self._rules if holds(event)), self._default)
@@ -137,16 +138,20 @@ class _Target:
         self._days: dict[str, str] = {}
 
     def __call__(self, event: Event) -> str:
-        if self._daily:
-            # Most names depend on nothing but the day, and the timestamp stage writes 2026-11-20T10:11:12.123Z.
-            stamp = event.get("@timestamp")
-            if stamp.__class__ is str and len(stamp) == 24 and stamp[-1] == "Z" and (day := stamp[:10]) in self._days:
-                return self._days[day]
+        if name := self.of_day(event.get("@timestamp")):
+            return name
         if self._dated and self._day(event) is None:
             return self._undated
         text = self._template(event)
         name = self._names.get(text)
         return self._remember(text, event) if name is None else name
+
+    def of_day(self, stamp: Any) -> str | None:
+        """The name, where it depends on nothing but a day that is known, and on a time as the timestamp stage writes
+        it: 2026-11-20T10:11:12.123Z. None: it takes more.
+        """
+        usual = stamp.__class__ is str and len(stamp) == 24 and stamp[-1] == "Z"
+        return self._days.get(stamp[:10]) if usual else None
 
     def _remember(self, text: str | None, event: Event) -> str:
         if len(self._names) >= _MOST_NAMES:

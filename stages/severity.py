@@ -29,6 +29,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from pipeline.columns import Columns
 from pipeline.contract import Event
 from pipeline.fields import getter, tops
 
@@ -57,6 +58,8 @@ _NUMBERS = {
     "syslog": dict(enumerate((21, 19, 18, 17, 13, 10, 9, 5))),
     "otel": {n: n for n in range(1, 25)},
 }
+
+_JSON = [str(number).encode() for number in range(25)]
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -89,6 +92,19 @@ class Severity:
             except (KeyError, TypeError):  # TypeError: an object or a list
                 event[target] = self._number(level) or _own(event.get(target))
         return events
+
+    def fill(self, columns: Columns) -> None:
+        """The same by column."""
+        if self._target in columns.json:
+            columns.through(self)
+            return
+        known, numbers = _KNOWN, []
+        for level in columns[self._field]:
+            try:
+                numbers.append(known[level])
+            except (KeyError, TypeError):
+                numbers.append(self._number(level))
+        columns.add(self._target, numbers, [_JSON[number] for number in numbers])
 
     def _number(self, level: Any) -> int:
         """The number of what is not simply a known word; 0 where it is not known."""

@@ -7,10 +7,12 @@ A text may have fields in braces; where one of them is missing, that tag is not 
 tag in both lists is there at the end. A record whose `tags` is an object is set aside.
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
+import orjson
 from pydantic import AfterValidator, BaseModel, Field
 
+from pipeline.columns import MISSING, ByValues, Columns
 from pipeline.contract import Event
 from pipeline.fields import Template, tag
 
@@ -35,7 +37,9 @@ class Tag:
         self._templates = [Template(text) for text in options.add]
         self._remove = frozenset(options.remove)
         self.adds = frozenset({"tags"})
-        self.reads = self.adds.union(*(template.fields for template in self._templates))
+        fields = frozenset[str]().union(*(template.fields for template in self._templates))
+        self.reads = self.adds | fields
+        self._tags = ByValues(self._made, fields)
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Remove, then add."""
@@ -50,6 +54,20 @@ class Tag:
             elif new_ones := [text for template in templates if (text := template(event))]:
                 tag(event, *new_ones)
         return events
+
+    def fill(self, columns: Columns) -> None:
+        """The same by column."""
+        found = self._tags(columns)
+        if others := [place for place, json in enumerate(columns.json.get("tags", ())) if json]:
+            columns.through(self, others)
+            for place in others:
+                found[place] = (MISSING, b"")
+        columns.add("tags", [tags for tags, _ in found], [json for _, json in found])
+
+    def _made(self, event: Event) -> tuple[Any, bytes]:
+        """The tags of an event that has none, and their JSON."""
+        tags = self([event])[0].get("tags")
+        return (tags, orjson.dumps(tags)) if tags else (MISSING, b"")
 
     def _removed(self, event: Event) -> None:
         """Take out the tags to remove."""

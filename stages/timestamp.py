@@ -35,10 +35,12 @@ then not invented: a wrong one moves to `timestamp_original`, and `route` sends 
 """
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
+import orjson
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
+from pipeline.columns import MISSING, Columns
 from pipeline.contract import Event
 from pipeline.fields import getter, tag, tops
 from pipeline.times import FIRST, FORMATS, LAST, Times, check_format, epoch
@@ -80,6 +82,7 @@ class Timestamp:
     def __init__(self, options: Options) -> None:
         fields = [options.field] if isinstance(options.field, str) else options.field
         self._target, self._original = options.target, f"{options.target.removeprefix('@')}_original"
+        self._first = fields[0]
         self._getters = [getter(path) for path in dict.fromkeys([*fields, options.target])]
         self._read = Times(options.formats, options.zone)
         # Whether a canonical text is a time as it stands: no format of the user's could read it otherwise.
@@ -116,6 +119,41 @@ class Timestamp:
                 continue
             self._date(event)
         return events
+
+    def fill(self, columns: Columns) -> None:
+        """The same by column."""
+        if self._target in columns.json:
+            columns.through(self)
+            return
+        read, numbers, canonical = datetime.fromisoformat, self._numbers, 24 if self._canonical else -1
+        times: list[Any] = []
+        others = []
+        for place, value in enumerate(columns[self._first]):
+            # See __call__.
+            if (
+                value.__class__ is str
+                and len(value) == canonical
+                and value[23] == "Z"
+                and value[19] == "."
+                and value[10] == "T"
+                and value[7] == "-"
+            ):
+                try:
+                    if FIRST <= read(value).year <= LAST:
+                        times.append(value)
+                        continue
+                except ValueError:
+                    pass
+            elif value.__class__ is int and numbers and (time := epoch(value)):
+                times.append(time)
+                continue
+            times.append(MISSING)
+            others.append(place)
+        # Neither quotation marks nor commas are in the times themselves.
+        json = orjson.dumps(times)[1:-1].split(b",") if times and not others else None
+        columns.add(self._target, times, json)
+        if others:
+            columns.through(self, others)
 
     def _date(self, event: Event) -> None:
         """Set the target from the first field that holds a time."""

@@ -18,6 +18,7 @@ from mmdb_writer import MMDBWriter
 
 import stages
 from pipeline import registry
+from pipeline.columns import MISSING, Columns
 from pipeline.contract import ID, INDEX, RAW, RESERVED, Event
 
 NAMES = [module.name for module in iter_modules(stages.__path__) if not module.name.startswith("_")]
@@ -316,6 +317,32 @@ def test_a_stage_reads_and_changes_only_what_it_says(stage, batch):
             key: value for key, value in own.items() if key not in changeable
         }
         assert [(key, repr(full.get(key))) for key in changeable] == [(key, repr(part.get(key))) for key in changeable]
+
+
+@every_stage("fill", "reads", "adds")
+@examples
+@given(batch=BATCHES)
+def test_by_column_a_stage_adds_the_same(stage, batch):
+    narrow = [{key: value for key, value in event.items() if key in {ID, *stage.reads} - stage.adds} for event in batch]
+    columns = Columns(
+        range(len(narrow)),
+        lambda n: narrow[n][ID],
+        {field: [event.get(field, MISSING) for event in narrow] for field in stage.reads - stage.adds},
+    )
+    made = outcome(stage, narrow)
+    if isinstance(made, str):
+        with pytest.raises(Exception):  # noqa: B017 - whatever the stage raises
+            stage.fill(columns)
+        return
+    stage.fill(columns)
+    for field in stage.adds:
+        texts, values = columns.json.get(field, [b""] * len(narrow)), columns[field]
+        expected = [event.get(field, MISSING) for event in made]
+        assert [*map(repr, values)] == [*map(repr, expected)]
+        assert [text and orjson.loads(text) for text in texts] == [
+            b"" if value is MISSING else orjson.loads(orjson.dumps(value)) for value in expected
+        ]
+    assert [*columns[INDEX]] == [event.get(INDEX, MISSING) for event in made]
 
 
 @every_stage("__call__", "reads", "adds")

@@ -1,0 +1,238 @@
+"""The short way through the chain: records keep their own bytes, and what stages add is spliced in.
+
+Most stages read a few fields and add others. When every stage of a chain says which (`reads`, `adds`, see
+`contract.Stage`), only those fields are decoded, into columns, and the additions go in front of a record's closing
+brace: half the cost of decoding and encoding all of it. Records that already have a field to be added, that
+are unusual in any other way, or whose secrets can't be hidden in their bytes are left for the full way, which gives
+the same.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, repeat
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import orjson
+
+from pipeline.bodies import Bodies, Line
+from pipeline.columns import MISSING, Columns
+from pipeline.contract import INDEX, METADATA, RESERVED
+
+if TYPE_CHECKING:
+    from pipeline.chain import Part, Step
+
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+
+# How a record ends that can take additions: not an empty object, which may have white space in it.
+_ENDS = frozenset(bytes([byte, 0x7D]) for byte in range(256) if byte not in b"{ \t\r\n")
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of a slice's records."""
+
+    rows: Sequence[int]
+    """The numbers of those that gave a document each."""
+    indices: Sequence[str]
+    lines: Iterable[Line]
+    rest: Sequence[int]
+    """The numbers of those that are left for the full way."""
+    counts: Counter[tuple[str, str]]
+
+
+class Short:
+    """The short way through some stages."""
+
+    def __init__(self, steps: list[Step], reads: set[str], adds: list[str], touching: list[Step]) -> None:
+        self._steps, self._reads, self._adds = steps, reads, adds
+        self._touching: list[Any] = [step.stage for step in touching]
+        lone = touching[0] if len(touching) == 1 else None
+        self._editor: Any = lone.stage if lone and lone.condition is None and hasattr(lone.stage, "edits") else None
+        self._spared = frozenset(field.encode() for field in reads)
+        self._keys = {field: b"," + orjson.dumps(field) + b":" for field in adds}
+        self._shapes: dict[tuple[str, ...], _Shape] = {}
+
+    @classmethod
+    def through(cls, steps: list[Step]) -> Short | None:
+        """The short way through these stages, None where one of them does not say what it does."""
+        reads, adds, touching = set[str](), list[str](), []
+        for step in steps:
+            stage: Any = step.stage
+            if step.selective:
+                touching.append(step)
+            elif hasattr(stage, "reads") and hasattr(stage, "adds"):
+                reads |= stage.reads
+                adds += sorted(stage.adds - {*adds})
+            else:
+                return None
+            if step.condition is not None:
+                reads |= step.condition.fields
+        return cls(steps, reads - {*RESERVED}, adds, touching)
+
+    def take(self, part: Part, bodies: Bodies) -> Taken:
+        """Take the records of a slice that can go this way; raises whatever a stage raises."""
+        shape = self._shape(part.batch.origin)
+        rows, shapes = shape.decode(part.records, whole_lines=part.batch.ends is None)
+        raws = [part.records[row][:-1] for row in rows]
+        declined, hidden = self._edit(part.records, rows, raws, shape, shapes)
+        if declined:
+            kept = [place for place in range(len(rows)) if place not in declined]
+            rows, shapes = [rows[place] for place in kept], [shapes[place] for place in kept]
+            raws = [raws[place] for place in kept]
+        columns = Columns(rows, part.id, shape.columns(shapes))
+        counts = self._run(columns, hidden)
+        if columns.rows is not rows:  # some are dropped
+            of_row = dict(zip(rows, raws, strict=True))
+            raws = [of_row[row] for row in columns.rows]
+        rest = () if len(rows) == len(part.records) else sorted({*range(len(part.records))}.difference(rows))
+        indices = columns[INDEX]
+        lines = self._lines(columns, bodies.heads(indices), part.names(columns.rows), raws, bodies.origin)
+        return Taken(columns.rows, indices, lines, rest, counts)
+
+    def _shape(self, origin: Mapping[str, str | int]) -> _Shape:
+        key = tuple(origin)
+        if key not in self._shapes:
+            taken = {*self._adds, *RESERVED, METADATA, *origin, *(name.partition(".")[0] for name in origin)}
+            self._shapes[key] = _Shape(self._reads - taken, taken, self._reads & origin.keys())
+        return self._shapes[key].with_origin(origin)
+
+    def _edit(
+        self, records: list[bytes], rows: Sequence[int], raws: list[bytes], shape: _Shape, shapes: list[Any]
+    ) -> tuple[set[int], list[tuple[int, Sequence[str]]]]:
+        """Change raws as the stage that `touches` them would; returns the places of those that it has to see itself,
+        and by the number of a record what it counts.
+        """
+        if not self._touching:
+            return set(), []
+        lines = [records[row] for row in rows] if len(rows) < len(records) else records
+        block = b"\n".join(lines)
+        ends = [*accumulate([len(line) + 1 for line in lines])]
+        if self._editor is None:
+            return {bisect_right(ends, at) for stage in self._touching for at, _ in stage.touches(block)}, []
+        edits, missed = self._editor.edits(block, self._editor.touches(block), self._spared)
+        declined = {bisect_right(ends, at) for at in missed}
+        hidden, changed = [], set()
+        for start, end, text, rules in reversed(edits):  # from the last on: what is before it keeps its offset
+            place = bisect_right(ends, start)
+            begin = ends[place - 1] if place else 0
+            raw = raws[place]
+            raws[place] = raw[: start - begin] + text + raw[end - begin :]
+            hidden.append((rows[place], rules))
+            changed.add(place)
+        if shape.has_objects:
+            # What was changed may stand in one that a stage reads.
+            declined.update(place for place in changed if shape.one(raws[place] + b"}") != shapes[place])
+        return declined, hidden
+
+    def _run(self, columns: Columns, hidden: list[tuple[int, Sequence[str]]]) -> Counter[tuple[str, str]]:
+        counts: Counter[tuple[str, str]] = Counter()
+        for step in self._steps:
+            before = len(columns)
+            if not step.selective:
+                _fill(step, columns)
+            elif hidden:
+                kept = {*columns.rows}
+                rules = chain.from_iterable(rules for row, rules in hidden if row in kept)
+                counts.update(("redactions", rule) for rule in rules)
+            if len(columns) < before:
+                counts["dropped", step.spec.name] += before - len(columns)
+        return counts
+
+    def _lines(
+        self, columns: Columns, heads: list[bytes], names: list[bytes], raws: list[bytes], origin: bytes
+    ) -> Iterator[Line]:
+        """The action line and the document of each record, in pieces."""
+        pieces: list[Iterable[bytes]] = [heads, names, repeat(b'"}}\n'), raws]
+        constant = origin
+        for field in self._adds:
+            json, key = columns.json.get(field), self._keys[field]
+            if json is None:
+                continue
+            if b"" not in json:
+                pieces += [repeat(constant + key), json]
+                constant = b""
+            else:
+                pieces.append([key + text if text else b"" for text in json])
+        pieces.append(repeat(constant + b"}\n"))
+        return zip(*pieces, strict=False)
+
+
+class _Shape:
+    """Decodes a record's fields that are read; a record that has one of those `taken` is refused."""
+
+    def __init__(self, reads: set[str], taken: set[str], constant: set[str]) -> None:
+        self._reads, self._constant = sorted(reads), constant
+        self._origin: Mapping[str, Any] = {}
+        objects = {name.partition(".")[0] for name in reads if "." in name}
+        self.has_objects = bool(objects)
+        """Whether fields inside of fields are read. Where not, a record with an object or array in a field that is
+        read is refused."""
+        kinds = [Any if name in objects else _Scalar for name in self._reads]
+        fields: list[tuple[str, Any, Any]] = [(f"r{n}", kind, MISSING) for n, kind in enumerate(kinds)]
+        fields += [(f"t{n}", _Taken, None) for n in range(len(taken))]
+        rename = dict(zip((name for name, *_ in fields), [*self._reads, *sorted(taken)], strict=True))
+        struct = msgspec.defstruct("shape", fields, rename=rename, gc=False)
+        self.one: Callable[[bytes], Any] = msgspec.json.Decoder(struct, dec_hook=_refuse).decode
+        names = [name for name, *_ in fields[: len(reads)]]
+        # The same as a comprehension for each name, which is faster than any function that is given the name.
+        lists = ", ".join(f"[shape.{name} for shape in shapes]" for name in names)
+        code = f"lambda shapes: [{lists}]"
+        self._lists: Callable[[list[Any]], list[list[Any]]] = eval(code)  # noqa: S307 - made of our own names
+
+    def with_origin(self, origin: Mapping[str, Any]) -> _Shape:
+        self._origin = origin
+        return self
+
+    def decode(self, records: list[bytes], *, whole_lines: bool) -> tuple[Sequence[int], list[Any]]:
+        """The numbers of the records that can be decoded and take additions, and the shapes of these."""
+        try:
+            if whole_lines and _ENDS.issuperset([record[-2:] for record in records]):
+                return range(len(records)), list(map(self.one, records))
+        except _UNREADABLE:
+            pass
+        rows, shapes = [], []
+        for n, record in enumerate(records):
+            if record[-2:] in _ENDS and (whole_lines or b"\n" not in record):
+                try:
+                    shapes.append(self.one(record))
+                except _UNREADABLE:
+                    continue
+                rows.append(n)
+        return rows, shapes
+
+    def columns(self, shapes: list[Any]) -> dict[str, Sequence[Any]]:
+        """The values of each field."""
+        columns = dict(zip(self._reads, self._lists(shapes), strict=True))
+        return columns | {field: [self._origin[field]] * len(shapes) for field in self._constant}
+
+
+_Scalar = str | int | float | bool | None
+
+
+class _Taken:
+    """The type of a field that a record may not have."""
+
+
+def _refuse(type_: type, value: object) -> None:  # noqa: ARG001 - msgspec's signature
+    raise ValueError
+
+
+def _fill(step: Step, columns: Columns) -> None:
+    """Let a stage add to the records that its condition concerns."""
+    stage: Any = step.stage
+    fill: Callable[[Columns], None] = getattr(stage, "fill", None) or (lambda part: part.through(stage))
+    if step.holds is None:
+        fill(columns)
+        return
+    places = [place for place, holds in enumerate(step.holds(columns)) if holds]
+    if len(places) == len(columns):
+        fill(columns)
+    elif places:
+        part = columns.some(places)
+        fill(part)
+        columns.take_back(part, places)
