@@ -56,7 +56,7 @@ class App:
         self.metrics = Metrics()
         self.metrics.gauge("build_info", 1, {"version": __version__})
         self.state = State(config.data_dir)
-        self.dead = DeadLetters(config.data_dir)
+        self.dead = DeadLetters(config.data_dir, config.dead_letters, self.metrics.count)
         self.parked = Parked(config.data_dir)
         self.processor = SwapProcessor(Use(processor(self.metrics)))
         self.outputs = {part.name: SwapOutput(Use(self.output(part))) for part in config.outputs.values()}
@@ -271,6 +271,8 @@ class App:
     def not_ready(self) -> list[str]:
         """Why no records should be sent here now; empty: ready."""
         reasons = [] if self.ready.is_set() else ["stopping" if self.stop.is_set() else "starting"]
+        if full := self.dead.full:
+            reasons.append(full)
         for name, output in self.outputs.items():
             if blocked := output.blocked:
                 reasons.append(f"output {name}: {blocked}")

@@ -16,6 +16,7 @@ from pipeline import registry
 from pipeline.chain import ChainSpec, StageSpec
 from pipeline.condition import Condition
 from pipeline.contract import Unusable
+from pipeline.dead import Limits
 from pipeline.log import LogOptions
 from pipeline.registry import Kind
 from pipeline.settings import Expectation, Settings
@@ -23,7 +24,7 @@ from pipeline.validation import problems
 from pipeline.yaml_positions import Mark, Place, Problem, Tree, parse
 
 NOTHING: AbstractSet[str] = frozenset()
-_SETTINGS = ("data_dir", "workers", "admin", "host", "reload", "drain_seconds", "log", "tests")
+_SETTINGS = ("data_dir", "workers", "admin", "host", "reload", "drain_seconds", "dead_letters", "log", "tests")
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -69,6 +70,7 @@ class Config:
     host: str
     reload: Literal["on_signal", "on_change"]
     drain_seconds: float
+    dead_letters: Limits
     log: LogOptions
     inputs: dict[str, InputPart]
     stages: list[StageSpec]

@@ -1,25 +1,28 @@
 """`dead.db`: the records that were set aside, each with its original bytes and the reason.
 
 A letter is on the disk when `put()` returns. The first cause of a record is kept, a repetition is only counted. What
-may be kept is bounded; when that is used up, `put()` raises `StorageError`: inputs wait, nothing is lost, and the
-message says what to do. Other processes may read the file while the daemon runs: `reading()`.
+may be kept is bounded (`Limits`); when that is used up, `put()` raises `StorageError`: inputs wait, nothing is lost,
+and the message says what to do. Only where the configuration says so, the oldest letters are removed instead. Other
+processes may read the file while the daemon runs: `reading()`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import orjson
+from pydantic import BaseModel, Field
 
 from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError
@@ -28,9 +31,15 @@ from pipeline.sqlite import Row, Table, connect, sealed, shrink, size, sound
 log = logging.getLogger("aiologs.dead")
 
 NAME = "dead.db"
-MAX_BYTES = 1 << 30
+_DAY = 86_400
 _PAGE = 500
 """Letters that are read at once."""
+_PUSHED_OUT = 100
+"""Letters that are removed at once to make room."""
+_REMOVED = {
+    "old": "they were older than dead_letters.max_days",
+    "full": "newer ones took their room (dead_letters.when_full: drop_oldest)",
+}
 _EXPIRY_SECONDS = 3600.0
 """How often letters that are too old are looked for."""
 
@@ -101,7 +110,7 @@ class Group:
     """Letters with the same cause."""
 
     reason: str
-    """With N for every number."""
+    """With N for every number, and without what is quoted from a record."""
     stage: str
     input: str
     index: str
@@ -124,18 +133,43 @@ _LETTERS = Table(
 )  # fmt: skip
 _REPEATS = Table("repeats", {"output": "TEXT", "id": "TEXT", "count": "INTEGER"}, ("output", "id"))
 
+
+class Limits(BaseModel, extra="forbid", frozen=True):
+    """The section `dead_letters:` of the configuration."""
+
+    max_bytes: int = Field(default=1 << 30, ge=1 << 16, description="How much room they may take on the disk.")
+    max_days: float | None = Field(
+        default=None, gt=0, description="Those that were set aside longer ago are removed; null: never."
+    )
+    when_full: Literal["wait", "drop_oldest"] = Field(
+        default="wait",
+        description="What happens when the room is used up: inputs wait until `aiologs dead retry` or `purge` makes "
+        "some, and the daemon is not ready; or the oldest are removed, which loses them for good.",
+    )
+
+
+_LIMITS = Limits()
 Letters = list[Letter]
 Groups = list[Group]
 Select = Callable[[sqlite3.Connection, Table, str, Mapping[str, Any]], list[Row]]
 
 
 class DeadLetters:
-    """The dead letters of a daemon, up to `max_bytes`; those older than `max_age` seconds are removed, None: never."""
+    """The dead letters of a daemon, within `limits`, which may be replaced at any time.
 
-    def __init__(self, data_dir: Path, max_bytes: int = MAX_BYTES, max_age: float | None = None) -> None:
+    `count` is told of those that were removed because of them: the metric `dead_letters_dropped`.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        limits: Limits = _LIMITS,
+        count: Callable[[str, int, Mapping[str, str]], None] = lambda *_: None,
+    ) -> None:
         self._database = Database(data_dir / NAME, [_LETTERS, _REPEATS])
-        self._max_bytes, self._max_age, self._looked_for_old = max_bytes, max_age, 0.0
+        self.limits, self._tell, self._looked_for_old = limits, count, 0.0
         self._count = self._bytes = 0
+        self._expiring: asyncio.Task[None] | None = None
 
     @property
     def damaged(self) -> bool:
@@ -150,19 +184,48 @@ class DeadLetters:
         """How much room they take on the disk."""
         return self._bytes
 
+    @property
+    def full(self) -> str | None:
+        """Why nothing more can be set aside, and what to do; None: something can."""
+        return self._full(self._bytes)
+
+    def _full(self, used: int) -> str | None:
+        if used < self.limits.max_bytes or self.limits.when_full == "drop_oldest":
+            return None
+        return (
+            f"{self._database.path} is full ({used} of {self.limits.max_bytes} bytes): see `aiologs dead list`, then "
+            "make room with `aiologs dead retry` or `aiologs dead purge`"
+        )
+
     async def start(self) -> None:
         """Open the file; raises `Unusable`."""
         await self._database.start()
         self._count = await self._database.read(_count)
         await self.put([])
+        self._expiring = asyncio.create_task(self._expire(), name="expire dead letters")
+
+    async def _expire(self) -> None:
+        """Have those that are too old removed, also while nothing is set aside."""
+        while True:
+            await asyncio.sleep(_EXPIRY_SECONDS + 1)
+            with suppress(StorageError):  # the database has said so in the log
+                await self.put([])
 
     async def stop(self) -> None:
         """Close the file."""
+        if self._expiring:
+            self._expiring.cancel()
+            await asyncio.wait({self._expiring})
         await self._database.stop()
 
     async def put(self, letters: Sequence[Letter]) -> None:
         """Keep letters, durably; raises `StorageError` where the disk is full, or the room for them."""
-        self._changed(*await self._database.write(partial(self._put, letters)))
+        old, pushed, more, used = await self._database.write(partial(self._put, letters))
+        self._changed(more - old - pushed, used)
+        for reason, n in (("old", old), ("full", pushed)):
+            if n:
+                self._tell("dead_letters_dropped", n, {"reason": reason})
+                log.warning("%d dead letters are removed for good: %s", n, _REMOVED[reason])
 
     async def list(self, filters: Filters = Filters(), limit: int = _PAGE, after: int = 0) -> Letters:
         """The oldest letters that are meant, from behind the number `after`."""
@@ -186,27 +249,22 @@ class DeadLetters:
         self._count += more
         self._bytes = used
 
-    def _put(self, letters: Sequence[Letter], connection: sqlite3.Connection) -> Change:
-        more = self._remove_old(connection)
-        used = size(connection)
-        if letters and used >= self._max_bytes:
-            raise StorageError(
-                f"{self._database.path} is full ({used} of {self._max_bytes} bytes): see `aiologs dead list`, then "
-                "make room with `aiologs dead retry` or `aiologs dead purge`"
-            )
-        more += _insert(letters, connection)
-        return more, size(connection)
+    def _put(self, letters: Sequence[Letter], connection: sqlite3.Connection) -> tuple[int, int, int, int]:
+        """Returns how many letters were too old, how many had to make room, how many are new, and the bytes of all."""
+        old, pushed = self._remove_old(connection), 0
+        if letters and (full := self._full(size(connection))):
+            raise StorageError(full)
+        while letters and size(connection) >= self.limits.max_bytes and (some := _push_out(connection)):
+            pushed += some
+        return old, pushed, _insert(letters, connection), size(connection)
 
     def _remove_old(self, connection: sqlite3.Connection) -> int:
-        """Remove the letters that are too old, from time to time; returns how many there are more, so 0 or less."""
+        """Remove the letters that are too old, from time to time; returns how many."""
         now = time.time()
-        if self._max_age is None or now - self._looked_for_old < _EXPIRY_SECONDS:
+        if self.limits.max_days is None or now - self._looked_for_old < _EXPIRY_SECONDS:
             return 0
         self._looked_for_old = now
-        more, _ = _purge("time < :oldest", {"oldest": now - self._max_age}, connection)
-        if more:
-            log.warning("%d dead letters were older than %g s and are removed", -more, self._max_age)
-        return more
+        return -_purge("time < :oldest", {"oldest": now - self.limits.max_days * _DAY}, connection)[0]
 
 
 class Reader:
@@ -280,11 +338,21 @@ def _groups(filters: Filters, connection: sqlite3.Connection) -> Groups:
     )
     groups: dict[tuple[str, ...], Group] = {}
     for reason, stage, input_, index, output, count, first, last, sample, _ in rows:
-        cause = re.sub(r"\d+", "N", reason), stage, input_, index, output
+        cause = _cause(reason), stage, input_, index, output
         group = groups.setdefault(cause, Group(*cause, 0, first, last, sample))
         group.count += count
         group.first, group.last = min(group.first, first), max(group.last, last)
     return sorted(groups.values(), key=lambda group: -group.count)
+
+
+# What Elasticsearch, and Python's errors, quote from a record.
+_QUOTED = re.compile(r"( in document with id |\.? ?Preview of field's value|; caused by |[\"'`]).*", re.DOTALL)
+
+
+def _cause(reason: str) -> str:
+    """What reasons of the same kind have in common, without contents of a record."""
+    shown = reason if reason.startswith("KeyError: ") else _QUOTED.sub(lambda found: "…" * (len(found[1]) == 1), reason)
+    return re.sub(r"\d+", "N", shown)
 
 
 def _repeats(key: Key, connection: sqlite3.Connection) -> int:
@@ -319,6 +387,11 @@ def _remove(keys: Sequence[Key], connection: sqlite3.Connection) -> Change:
 def _purge(condition: str, values: Mapping[str, Any], connection: sqlite3.Connection) -> Change:
     found = connection.execute(f"SELECT output, id FROM letters WHERE {condition}", values)  # noqa: S608 - constants
     return _remove(found.fetchall(), connection)
+
+
+def _push_out(connection: sqlite3.Connection) -> int:
+    """Remove some of the oldest letters; returns how many."""
+    return -_purge("n IN (SELECT n FROM letters ORDER BY n LIMIT :some)", {"some": _PUSHED_OUT}, connection)[0]
 
 
 def _count(connection: sqlite3.Connection) -> int:

@@ -99,6 +99,7 @@ METRICS = (
     _gauge("parked", "Documents parked on disk.", "output", "index"),
     _gauge("parked_bytes", "Bytes that parked documents take on disk."),
     _gauge("parked_oldest_seconds", "How long the oldest parked document has waited."),
+    _counter("dead_letters_dropped", "Dead letters removed for good by dead_letters: old, full.", "reason"),
     _gauge("dead_letters", "Dead letters on disk."),
     _gauge("dead_letter_bytes", "Bytes that dead letters take on disk."),
     _gauge("output_blocked", "1 while an output takes nothing.", "output"),

@@ -274,7 +274,7 @@ class Change:
             await app.buffers.change(name, None)
         app.running |= begun
         app.inputs = {name: each.source for name, each in app.running.items()}
-        app.config = self._new
+        app.config, app.dead.limits = self._new, self._new.dead_letters
         if self._new.log != self._old.log or self._new.log.file:  # which another program may have moved
             set_up(self._new.log)
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from pipeline.dead import Limits
 from pipeline.log import LogOptions
 
 
@@ -55,6 +56,7 @@ class Settings(BaseModel, extra="forbid", frozen=True):
         description="How long inputs and outputs may take to finish what is under way when the daemon stops, or an "
         "input when a reload changes it: less than systemd (90) and Kubernetes (30) grant.",
     )
+    dead_letters: Limits = Field(default_factory=Limits, description="What may be kept of what was set aside.")
     log: LogOptions = Field(default_factory=LogOptions, description="What aiologs says about itself.")
     inputs: dict[str, Any] = Field(default_factory=dict, description="Where records come from, by name.")
     stages: list[Any] = Field(default_factory=list, description="What is done with every event, in this order.")

@@ -12,7 +12,7 @@ from pipeline import config
 from pipeline.app import App, NotDrained, retry_dead
 from pipeline.chain import Chain
 from pipeline.control import Control, ask
-from pipeline.dead import Filters, reading
+from pipeline.dead import Filters, Letter, Limits, reading
 from pipeline.workers import Inline
 
 CONFIG = """
@@ -111,6 +111,18 @@ async def test_it_follows_files_until_told_to_stop_and_tells_systemd(tmp_path):
     await running
     assert told == ["READY=1", "STOPPING=1"]
     assert pipeline.not_ready() == ["stopping"]
+
+
+async def test_it_is_not_ready_while_nothing_more_can_be_set_aside(tmp_path):
+    pipeline = app(load(tmp_path))
+    running = asyncio.create_task(pipeline.run())
+    await asyncio.wait_for(pipeline.ready.wait(), 20)
+    assert pipeline.not_ready() == []
+    pipeline.dead.limits = Limits(max_bytes=1 << 16)
+    await pipeline.dead.put([Letter("x", "app", bytes(1 << 17), {}, 1.0)])
+    assert [reason.partition(" is full")[0] for reason in pipeline.not_ready()] == [f"{tmp_path}/data/dead.db"]
+    pipeline.stop.set()
+    await running
 
 
 async def test_an_input_that_fails_ends_it(tmp_path):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pipeline import dead as module
 from pipeline.contract import Unusable
 from pipeline.database import StorageError
-from pipeline.dead import DeadLetters, Filters, Letter, reading
+from pipeline.dead import DeadLetters, Filters, Letter, Limits, reading
 
 LETTER = Letter(
     id="i-0",
@@ -175,23 +175,76 @@ async def test_removed_letters_are_gone_with_their_repetitions(dead):
 
 
 async def test_when_the_room_is_used_up_nothing_is_taken_until_there_is_some(tmp_path):
-    dead = DeadLetters(tmp_path, max_bytes=100_000)
+    dead = DeadLetters(tmp_path, Limits(max_bytes=100_000))
     await dead.start()
     await dead.put(letters(20, record=bytes(5000)))
     assert dead.bytes() >= 100_000
+    assert "see `aiologs dead list`" in str(dead.full)
     with pytest.raises(StorageError, match=r"dead\.db is full \(\d+ of 100000 bytes\): see `aiologs dead list`"):
         await dead.put([LETTER])
     assert dead.count() == 20
     await dead.purge(Filters())
+    assert dead.full is None
     await dead.put([LETTER])
     assert dead.count() == 1
     await dead.stop()
 
 
+async def test_the_oldest_make_room_only_where_that_is_wanted_and_are_counted(tmp_path, caplog):
+    counted = []
+    limits = Limits(max_bytes=200_000, when_full="drop_oldest")
+    dead = DeadLetters(tmp_path, limits, lambda *count: counted.append(count))
+    await dead.start()
+    for n in range(10):
+        await dead.put([replace(LETTER, id=f"{n}-{m}", record=bytes(1000)) for m in range(50)])
+    left = {letter.id for letter in await dead.list()}
+    assert {f"9-{n}" for n in range(50)} <= left
+    assert "0-0" not in left
+    assert dead.bytes() < 300_000
+    assert dead.full is None
+    assert {(name, *labels.items()) for name, _, labels in counted} == {("dead_letters_dropped", ("reason", "full"))}
+    assert sum(n for _, n, _ in counted) == 500 - len(left) == 500 - dead.count()
+    assert "newer ones took their room" in caplog.text
+    await dead.stop()
+
+
+@pytest.mark.looptime
+async def test_what_becomes_too_old_is_removed_though_nothing_comes(tmp_path, monkeypatch):
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("pipeline.dead.time.time", loop.time)
+    dead = DeadLetters(tmp_path, Limits(max_days=1))
+    await dead.start()
+    await dead.put([replace(LETTER, time=loop.time())])
+    await asyncio.sleep(86_400 + 7300)
+    assert dead.count() == 0
+    await dead.stop()
+
+
+@pytest.mark.parametrize(
+    ("reason", "shown"),
+    [
+        ("ValueError: no number: 'hunter2'", "ValueError: no number: …"),
+        ('ValueError: broken: "it\'s secret"', "ValueError: broken: …"),
+        ("KeyError: 'userId'", "KeyError: 'userId'"),
+        ("JSONDecodeError: end at line 1 column 17", "JSONDecodeError: end at line N column N"),
+        (
+            (
+                "document_parsing_exception: [1:8] failed to parse field [at] of type [date] in document with id 'x'. "
+                "Preview of field's value: 'hunter2'; caused by date_time_parse: [hunter2]"
+            ),
+            "document_parsing_exception: [N:N] failed to parse field [at] of type [date]",
+        ),
+    ],
+)
+async def test_a_summary_quotes_nothing_from_a_record(dead, reason, shown):
+    await dead.put([replace(LETTER, reason=reason)])
+    assert [group.reason for group in await dead.summary()] == [shown]
+
+
 async def test_what_is_too_old_is_removed_at_the_start_and_once_an_hour(tmp_path, monkeypatch, caplog):
     now = 10_000.0
     monkeypatch.setattr("pipeline.dead.time.time", lambda: now)
-    dead = DeadLetters(tmp_path, max_age=5000)
+    dead = DeadLetters(tmp_path, Limits(max_days=5000 / 86400))
     await dead.start()
     await dead.put([replace(LETTER, id="old", time=1.0), replace(LETTER, id="new", time=9000.0)])
     now += 3599
@@ -202,13 +255,13 @@ async def test_what_is_too_old_is_removed_at_the_start_and_once_an_hour(tmp_path
     assert [letter.id for letter in await dead.list()] == ["new", "i-0"]
     await dead.stop()
     now += 5000
-    dead = DeadLetters(tmp_path, max_age=5000)
+    dead = DeadLetters(tmp_path, Limits(max_days=5000 / 86400))
     await dead.start()
     assert dead.count() == 0
     await dead.stop()
     assert [message for message in caplog.messages if "older" in message] == [
-        "1 dead letters were older than 5000 s and are removed",
-        "2 dead letters were older than 5000 s and are removed",
+        "1 dead letters are removed for good: they were older than dead_letters.max_days",
+        "2 dead letters are removed for good: they were older than dead_letters.max_days",
     ]
 
 

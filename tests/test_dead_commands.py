@@ -273,3 +273,48 @@ def test_wrong_usage_ends_with_2():
 def test_the_commands_are_imported_fast():
     program = "import sys, pipeline.dead_commands; sys.exit(bool({'sqlite3', 'orjson', 'asyncio'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+# --- ids with dashes, and export ---
+
+
+@pytest.mark.parametrize("id_", ["-Qm3xk7tWcYbD1aa-17", "--m3xk7tWcYbD1aa-17", "-c3xk7tWcYbD1aa-17", "-hm3"])
+def test_show_takes_an_id_that_begins_with_a_dash(data, id_):
+    async def put() -> None:
+        dead = DeadLetters(data)
+        await dead.start()
+        await dead.put([Letter(id_, "app", b"{}", {}, 1000.0)])
+        await dead.stop()
+
+    asyncio.run(put())
+    for arguments in ([id_, "--data-dir", data, "--json"], ["--json", "--data-dir", data, id_[:5]]):
+        assert [each["id"] for each in json.loads(run("show", *arguments).stdout)] == [id_]
+
+
+def test_show_still_has_its_options(data):
+    assert "Usage" in run("show", "--help").stdout
+    assert "unexpected extra argument" in run("show", "--data-dir", data, "--jason", "a-1", code=2).output
+
+
+def test_export_writes_a_line_a_letter_that_can_be_read_again(data):
+    from pipeline.letter_json import imported
+
+    lines = run("export", "--data-dir", data).stdout_bytes.splitlines()
+    assert [imported(line) for line in lines] == LETTERS
+    assert len(run("export", "--data-dir", data, "--input", "web").stdout_bytes.splitlines()) == 2
+
+
+def test_export_of_nothing_ends_with_1(data):
+    run("export", "--data-dir", data, "--input", "none", code=1)
+
+
+def test_list_shows_nothing_that_a_reason_quotes(data):
+    async def put() -> None:
+        dead = DeadLetters(data)
+        await dead.start()
+        await dead.put([Letter("q", "app", b"", {}, 1000.0, reason="ValueError: no date: 'hunter2'")])
+        await dead.stop()
+
+    asyncio.run(put())
+    assert "hunter2" not in run("list", "--data-dir", data).output
+    assert "hunter2" in run("show", "q", "--data-dir", data).output

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from pipeline.chain import StageSpec
 from pipeline.config import Config, OutputPart
+from pipeline.dead import Limits
 from pipeline.log import LogOptions
 from pipeline.probe import probe
 from pipeline.yaml_positions import Mark
@@ -39,6 +40,7 @@ def configured(data_dir: Path, *parts: OutputPart) -> Config:
         host="h",
         reload="on_signal",
         drain_seconds=1,
+        dead_letters=Limits(),
         log=LogOptions(),
         inputs={},
         stages=list[StageSpec](),
