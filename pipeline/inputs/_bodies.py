@@ -14,14 +14,18 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 import msgspec
 import orjson
+from isal import isal_zlib
 
 NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines",
                     "application/json-lines"})  # fmt: skip
-_CHUNK = 1 << 18
+_CHUNK = 1 << 18  # bytes that are inflated at once
+_FED = 1 << 14  # compressed bytes that are taken at once
+_ANY_RATIO = 1 << 20  # up to these bytes any ratio is fine: a hundred equal lines compress well, too
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -163,65 +167,76 @@ def bulk_answer(body: Body, refused: dict[int, str], took: int) -> bytes:
 def inflate(data: bytes, encoding: str, limit: int, ratio: int) -> bytes:
     """A body without its compression (gzip, deflate or zstd, also several).
 
-    Raises `BodyError`: 413 beyond `limit` bytes, or `ratio` times the compressed size (from 1 MiB on), 400 where it is
-    damaged, 415 for another encoding.
+    Raises `BodyError`: 413 beyond `limit` bytes, or as soon as `ratio` times as much has come out as has gone in (from
+    1 MiB on), 400 where it is damaged, 415 for another encoding.
     """
-    bound = min(limit, max(1 << 20, len(data) * ratio))
     for name in reversed([name.strip().lower() for name in encoding.split(",") if name.strip()]):
         if name == "identity":
             continue
         if name not in _CODECS:
             raise BodyError(415, f"content encoding {name!r}: send gzip, deflate, zstd or none")
         try:
-            data = _bounded(_CODECS[name](data), bound)
-        except (zlib.error, EOFError, ValueError) as error:
+            data = _bounded(_CODECS[name](data), limit, ratio)
+        except (isal_zlib.error, EOFError, ValueError) as error:  # type: ignore[misc]  # its stub: an instance
             raise BodyError(400, f"the {name} body is damaged: {error}") from error
     return data
 
 
-def _bounded(chunks: Iterator[bytes], bound: int) -> bytes:
+Steps = Iterator[tuple[int, bytes]]
+"""How many bytes of the body have been taken by now, and what came out of the last ones."""
+
+
+def _bounded(steps: Steps, limit: int, ratio: int) -> bytes:
     parts: list[bytes] = []
     size = 0
-    for chunk in chunks:
+    for taken, chunk in steps:
         size += len(chunk)
-        if size > bound:
+        if size > min(limit, max(_ANY_RATIO, taken * ratio)):
             parts.clear()  # the error's traceback would keep them
-            raise BodyError(413, f"the body is larger than {bound} bytes when inflated")
+            bound = f"{limit} bytes" if size > limit else f"{ratio} times its compressed size"
+            raise BodyError(413, f"the body is larger than {bound} when inflated")
         parts.append(chunk)
     return b"".join(parts)
 
 
-def _inflated(data: bytes, wbits: int) -> Iterator[bytes]:
-    while data:  # gzip may have several members
-        inflater = zlib.decompressobj(wbits)
+def _inflated(data: bytes, wbits: int) -> Steps:
+    at = 0
+    while at < len(data):  # gzip may have several members
+        inflater, rest = isal_zlib.decompressobj(wbits), b""
         while not inflater.eof:
-            chunk = inflater.decompress(data, _CHUNK)
-            data = inflater.unconsumed_tail
-            yield chunk
-            if not data and not inflater.eof and len(chunk) < _CHUNK:
+            if not rest:
+                rest = data[at : at + _FED]
+                at += len(rest)
+            ended = not rest
+            chunk = inflater.decompress(rest, _CHUNK)
+            rest = inflater.unconsumed_tail
+            yield at - len(rest), chunk
+            if ended and not inflater.eof and len(chunk) < _CHUNK:
                 raise EOFError("it ends too early")
-        data = inflater.unused_data if wbits > zlib.MAX_WBITS else b""
+        at = at - len(inflater.unused_data) if wbits > zlib.MAX_WBITS else len(data)
 
 
-def _deflated(data: bytes) -> Iterator[bytes]:
+def _deflated(data: bytes) -> Steps:
     # "deflate" is zlib's format (RFC 9110, 8.4.1.2), but some clients send the bare one.
     zlibbed = len(data) > 1 and data[0] & 0x0F == 8 and int.from_bytes(data[:2]) % 31 == 0
     return _inflated(data, zlib.MAX_WBITS if zlibbed else -zlib.MAX_WBITS)
 
 
-def _unzstd(data: bytes) -> Iterator[bytes]:
+def _unzstd(data: bytes) -> Steps:
     import zstandard  # noqa: PLC0415 - few clients use it
 
+    source = BytesIO(data)
     try:
         # 8 MiB is the window that every decoder must support (RFC 8878, 3.1.1.1.2); more is memory a client chooses.
-        reader = zstandard.ZstdDecompressor(max_window_size=8 << 20).stream_reader(data, read_across_frames=True)
+        unpacker = zstandard.ZstdDecompressor(max_window_size=8 << 20)
+        reader = unpacker.stream_reader(source, read_size=_FED, read_across_frames=True)
         while chunk := reader.read(_CHUNK):
-            yield chunk
+            yield source.tell(), chunk
     except zstandard.ZstdError as error:
         raise ValueError(str(error)) from error
 
 
-_CODECS: dict[str, Callable[[bytes], Iterator[bytes]]] = {
+_CODECS: dict[str, Callable[[bytes], Steps]] = {
     "gzip": lambda data: _inflated(data, 16 + zlib.MAX_WBITS),
     "x-gzip": lambda data: _inflated(data, 16 + zlib.MAX_WBITS),
     "deflate": _deflated,

@@ -37,6 +37,7 @@ from pipeline.inputs.lumberjack import Limits, Protocol, ProtocolError, Window, 
 
 _READ_AHEAD = 2  # windows under way for a connection: what Filebeat's `pipelining: 2` sends before it waits
 _KEEP_ALIVE = 5.0  # seconds, as in Logstash; Filebeat gives up after 30
+_EMPTY = 100  # windows without events that a client may send in a second; no Beat sends any
 _PART = 512 << 10  # bytes delivered, and acknowledged, together
 
 
@@ -83,6 +84,7 @@ class _Client(Connection):
         self._windows: deque[_UnderWay] = deque()
         self._stored = 0  # bytes of the windows under way
         self._since: float | None = None  # when the window that is being read began
+        self._empty = 0  # windows without events in this second
 
     def received(self, data: bytes) -> None:
         self._protocol.receive(data)
@@ -110,6 +112,7 @@ class _Client(Connection):
         self._account()
 
     def check(self, now: float) -> None:
+        self._empty = 0
         if (self._windows and not self.stuck) or self in self.server.waiting:
             self.last, self._since = now, None  # it waits for us
         elif now - self.last > self._options.idle:
@@ -150,6 +153,10 @@ class _Client(Connection):
 
     def _store(self, window: Window) -> None:
         """Begin to store the window; `serve` acknowledges it."""
+        self._empty += not window.records
+        if self._empty > _EMPTY:
+            self.fail("protocol", f"more than {_EMPTY} windows without events in a second")
+            return
         occurrences = Occurrences(keep=len(window.records))
         ids = document_ids(window.records, self._options.identity, occurrences)
         parts = []

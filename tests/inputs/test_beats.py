@@ -361,14 +361,13 @@ async def test_a_client_that_reads_no_acknowledgements_is_closed_in_the_end():
         assert run.metrics.counts == {("connection_errors", "timeout"): 1}
 
 
-async def test_a_flood_of_empty_windows_holds_up_nobody():
+async def test_a_client_that_floods_with_empty_windows_is_closed_and_holds_up_nobody():
     async with running() as run:
         flood, good = await run.connect(), await run.connect()
         flood.send(window() * 3000)
-        await run.until(lambda: len(run.input.server.connections) == 2)
+        await run.until(lambda: ("connection_errors", "protocol") in run.metrics.counts)
         good.send(window("1"))
         assert await good.acknowledged() == (2, 1)
-        assert [await flood.answer() for _ in range(3000)] == [(2, 0)] * 3000
 
 
 async def test_more_connections_than_allowed_are_closed_at_once():
@@ -543,7 +542,7 @@ def test_what_is_no_address(address):
         test_a_window_that_dribbles_in_for_too_long_is_given_up,
         test_nothing_more_is_taken_from_a_client_that_reads_no_acknowledgements,
         test_a_client_that_reads_no_acknowledgements_is_closed_in_the_end,
-        test_a_flood_of_empty_windows_holds_up_nobody,
+        test_a_client_that_floods_with_empty_windows_is_closed_and_holds_up_nobody,
         test_more_connections_than_allowed_are_closed_at_once,
         test_full_room_pauses_reading_until_something_is_stored,
         test_a_room_full_of_incomplete_windows_is_cleared_by_closing_who_holds_most,
