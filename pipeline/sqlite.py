@@ -21,10 +21,14 @@ from typing import Any
 from urllib.parse import quote
 from zlib import crc32
 
+from pipeline.contract import Unusable
+
 log = logging.getLogger("aiologs.database")
 
 Row = tuple[Any, ...]
 
+VERSION = 1
+"""Of what the files hold and mean; a release that changes it takes files of the versions before over."""
 CHECKED_BYTES = 64 << 20
 """A file up to this size is checked whole when it is opened, in a fraction of a second; in a larger one damage shows
 when its page or its row is read."""
@@ -147,7 +151,8 @@ class File:
     def open(self) -> sqlite3.Connection:
         """Open the file; make it where it is missing, replace it where it is damaged.
 
-        Raises `OSError` or `sqlite3.OperationalError` where the disk or the rights don't allow it.
+        Raises `OSError` or `sqlite3.OperationalError` where the disk or the rights don't allow it, `Unusable` where a
+        later release has written it.
         """
         make_folder(self.path.parent)
         wal = self._beside("-wal")
@@ -225,6 +230,7 @@ class File:
     def _check(self, connection: sqlite3.Connection) -> None:
         if connection.execute("PRAGMA application_id").fetchone()[0] != self._application:
             raise _damage("it is another kind of file")
+        self._see_version(connection)
         found = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL")}
         if found != set(self._schema):
             raise _damage("its tables are not those that belong there")
@@ -232,6 +238,18 @@ class File:
             said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if said != "ok":
                 raise _damage(said.replace("\n", " "))
+
+    def _see_version(self, connection: sqlite3.Connection) -> None:
+        """Leave the file of a later release alone: to this one it would look damaged.
+
+        The version is a row with a checksum, not `PRAGMA user_version`: a flipped bit must not look like a later one.
+        """
+        rows = connection.execute(META.select("WHERE name = 'version'")).fetchall()
+        if rows and sound(rows[0][1:]) and int(rows[0][2]) > VERSION:
+            raise Unusable(
+                f"{self.path} was written by a later release (its version is {rows[0][2]}, this one knows {VERSION}): "
+                "run that one, or give this one a data_dir of its own"
+            )
 
     def _look_for_lost(self, connection: sqlite3.Connection, transactions: list[int]) -> None:
         """Compare what is in the write-ahead log with what SQLite takes from it.
@@ -318,6 +336,7 @@ def _transactions(wal: Path) -> list[int]:
 def _mark_open(connection: sqlite3.Connection) -> None:
     """Note in the database itself that it is open, and leave something in its log: so that a lost log is noticed."""
     _note(connection, "open", "yes")
+    _note(connection, "version", str(VERSION))
     connection.execute("PRAGMA wal_checkpoint").fetchall()
     _note(connection, "opened", datetime.now(UTC).isoformat())
 

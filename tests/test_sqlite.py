@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import sqlite
+from pipeline.contract import Unusable
 from pipeline.sqlite import File, Table, checksum, connect, sealed, shrink, size, sound
 
 THINGS = Table("things", {"name": "TEXT", "data": "BLOB"}, ("name",))
@@ -283,6 +284,40 @@ def test_a_file_with_other_tables_is_replaced(tmp_path, caplog, tables):
     file, connection = opened(tmp_path / "x.db")
     assert file.damaged
     assert "its tables are not those" in caplog.text
+    file.close(connection)
+
+
+def test_a_file_knows_the_version_that_it_was_written_with_and_opens_with_it(tmp_path, caplog):
+    file, connection = opened(tmp_path / "x.db")
+    put(connection, ["thing 1"])
+    file.close(connection)
+    file, connection = opened(tmp_path / "x.db")
+    assert connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchall() == [(str(sqlite.VERSION),)]
+    assert list(found(connection)) == ["thing 1"]
+    file.close(connection)
+    assert "damaged" not in caplog.text
+
+
+def test_a_file_of_a_later_release_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "x.db"
+    monkeypatch.setattr(sqlite, "VERSION", 2)
+    file = File(path, [THINGS])  # which has other tables, too
+    file.close(file.open())
+    monkeypatch.undo()
+    before = path.read_bytes()
+    with pytest.raises(Unusable, match=r"x\.db was written by a later release \(its version is 2, this one knows 1\)"):
+        opened(path)
+    assert path.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["x.db"]
+
+
+def test_a_version_that_is_not_as_it_was_written_is_no_later_one(tmp_path):
+    file, connection = opened(tmp_path / "x.db")
+    put(connection, ["thing 1"])
+    connection.execute("UPDATE meta SET value = '9' WHERE name = 'version'")
+    file.close(connection)
+    file, connection = opened(tmp_path / "x.db")
+    assert list(found(connection)) == ["thing 1"]
     file.close(connection)
 
 
