@@ -192,6 +192,13 @@ class Metrics:
         """Forget one series of a gauge: what it measured is gone."""
         self._gauges[name].values.pop(tuple(labels.values()), None)
 
+    def forget_all(self, label: str, value: str) -> None:
+        """Forget what the gauges say of a part that is gone; counters stay, since sums are made of them."""
+        for series in self._gauges.values():
+            if label in series.labels:
+                at = series.labels.index(label)
+                series.values = {key: each for key, each in series.values.items() if key[at] != value}
+
     def observe(self, name: str, seconds: float, labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Add an observation to a histogram; raises like `count`."""
         series = self._histograms[name]

@@ -299,6 +299,8 @@ class Change:
                 await app.buffers.change(name, buffer_bytes(part))
                 app.running[name] = app.begin(part, app.input(part))
         app.changed.set()
+        # One that can't come back ends the daemon, which watches it again.
+        await asyncio.gather(*(each.opened() for each in app.running.values()), return_exceptions=True)
 
     def _exchange(self, engine: _Engine) -> None:
         """Have what comes from now on go through these."""
@@ -320,6 +322,10 @@ class Change:
         kept = fresh.outputs.values()
         replaced = ((name, use) for name, use in old.outputs.items() if use not in kept)
         await asyncio.gather(old.processor.retire(None), *(output(name, use) for name, use in replaced))
+        for name in self._old.inputs.keys() - self._new.inputs.keys():
+            self._app.metrics.forget_all("input", name)
+        for name in self._old.outputs.keys() - self._new.outputs.keys():
+            self._app.metrics.forget_all("output", name)
 
     async def _change_admin(self) -> None:
         app = self._app

@@ -66,6 +66,19 @@ def test_a_gauge_has_its_last_value_until_it_is_cleared(metrics):
     assert samples(metrics)["workers",] == 2
 
 
+def test_the_gauges_of_what_is_gone_are_forgotten(metrics):
+    for name in ("web", "ship"):
+        metrics.gauge("connections", 2, {"input": name})
+        metrics.gauge("kafka_lag", 2, {"input": name, "topic": "web", "partition": "0"})
+        metrics.count("records", 2, {"input": name})
+    metrics.forget_all("input", "web")
+    text = metrics.render().decode()
+    assert 'input="web"' not in text.replace('aiologs_records_total{input="web"} 2.0', "")
+    assert 'aiologs_records_total{input="web"} 2.0' in text
+    assert 'aiologs_connections{input="ship"} 2.0' in text
+    assert 'topic="web"' in text
+
+
 def test_a_stage_may_report_under_a_name_of_its_own(metrics):
     metrics.report("geoip_database_age_seconds", 5)
     metrics.report("cache_entries", 7)

@@ -211,13 +211,16 @@ async def test_a_changed_input_goes_on_where_it_was_and_a_new_one_begins(site):
         assert 'records_total{input="app"} 2.0' in site.app.metrics.render().decode()
 
 
-async def test_an_input_that_is_gone_ends_and_its_port_is_free(site):
+async def test_an_input_that_is_gone_ends_and_its_port_is_free(site, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(site.app.metrics, "forget_all", lambda _, name: forgotten.append(name))
     async with at_work(site):
         site.path.write_text("\n".join(line for line in site.path.read_text().splitlines() if " web:" not in line))
         ready = site.ready()
         site.reload.request()
         await until(lambda: site.ready() > ready)
         assert list(site.app.running) == ["app"]
+        assert forgotten == ["web"]
         with pytest.raises(OSError, match=r"[Rr]efused"):
             await site.send(1)
 
