@@ -33,9 +33,14 @@ def rotate(path: Path) -> None:
 class Writer(threading.Thread):
     """Writes so many lines evenly over some seconds, cutting lines in two wherever a write ends."""
 
+    line = staticmethod(line)
+    keep: int | None = None
+    """How many rotated files are left; None: all."""
+
     def __init__(self, path: Path, lines: int, seconds: float, rotate_every: int) -> None:
         super().__init__(daemon=True)
         self._path, self._lines, self._seconds, self._rotate_every = path, lines, seconds, rotate_every
+        self.written = 0
 
     def run(self) -> None:
         """Write them all."""
@@ -43,6 +48,8 @@ class Writer(threading.Thread):
         for first in range(0, self._lines, self._rotate_every):
             if first:
                 rotate(self._path)
+                if self.keep is not None:
+                    self._path.with_name(f"{self._path.name}.{self.keep + 1}").unlink(missing_ok=True)
             with self._path.open("wb", buffering=0) as file:
                 self._fill(file, range(first, min(first + self._rotate_every, self._lines)), started)
 
@@ -52,7 +59,8 @@ class Writer(threading.Thread):
             time.sleep(CHUNK)
             due = int((time.monotonic() - started) / self._seconds * self._lines)
             until = min(max(due, n + 1), numbers.stop)
-            data = rest + b"".join(map(line, range(n, until)))
+            data = rest + b"".join(map(self.line, range(n, until)))
             cut = len(data) if until == numbers.stop else len(data) - 100
             file.write(data[:cut])
             rest, n = data[cut:], until
+            self.written = n
