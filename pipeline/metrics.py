@@ -87,6 +87,7 @@ METRICS = (
         "output",
         "fate",
     ),
+    _counter("documents_repaired", "Times that a field was moved since its index wants another type.", "output"),
     _counter("failure_store", "Documents that Elasticsearch put into a failure store.", "output"),
     _counter("blocked_seconds", "Seconds in which an output took nothing.", "output"),
     _counter("worker_restarts", "Worker processes replaced: died, hung, nursery.", "reason"),

@@ -54,7 +54,7 @@ class Kind(StrEnum):
     READ_ONLY = "read_only"
     """An index only lets read: its lifecycle, or somebody, wants it so."""
     MOVED = "moved"
-    """It was read-only; now the documents can be written, there or elsewhere."""
+    """It was refused; it can be sent again at once, to another place or in another form."""
     FAULT = "fault"
     """Elasticsearch failed on a document."""
     ODD = "odd"
@@ -205,10 +205,14 @@ def _reason(item: dict[str, Any], index: str, *, advise: bool = False) -> str:
     if isinstance(error, dict) and "caused_by" in error:
         text += "; caused by {}: {}".format(*_error(error["caused_by"]))
     if not advise:
-        return text
+        return f"{text} ({_TOO_MANY})" if "Limit of total fields" in text else text
     return f"index {index}: {text}{_advice(text)}"
 
 
+_TOO_MANY = (
+    "raise index.mapping.total_fields.limit, or set index.mapping.total_fields.ignore_dynamic_beyond_limit,"
+    " in the index's template; then `aiologs dead retry`"
+)
 _ADVICE = {
     r"FORBIDDEN/(5|8)/": "it is read-only, perhaps by its lifecycle; see the option read_only, or lift the block"
     " `index.blocks.write` or `index.blocks.read_only`",

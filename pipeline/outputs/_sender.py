@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from pipeline.contract import Context, Documents, Refused, Written
+from pipeline.contract import Context, Documents, Refused, Written, bulk
 from pipeline.outputs._answers import Again, Failed, Fates, Kind, summary
+from pipeline.outputs._conflicts import FIELD, Conflicts, conflict, explained
 from pipeline.outputs._health import Health
 from pipeline.outputs._read_only import ReadOnly
 from pipeline.outputs.bulk import Request
@@ -62,10 +63,12 @@ class Sender:
         context: Context,
         send: Callable[[Request], Awaitable[Fates]],
         read_only: ReadOnly,
+        conflicts: Conflicts | None,
         health: Health,
         pauses: Pauses,
     ) -> None:
-        self._name, self._count, self._read_only = context.name, context.count, read_only
+        self._name, self._count = context.name, context.count
+        self._read_only, self._conflicts = read_only, conflicts
         self._send, self._health, self._pauses = send, health, pauses
         self._failing: dict[str, float] = {}  # index → since when it has taken nothing
 
@@ -95,8 +98,11 @@ class Sender:
                 self._retry(request.count, failure.kind)
                 self._health.failed(failure.reason)
             else:
-                if result.again and tries.moves < MOVES:
-                    await self._read_only.settle(result)
+                if tries.moves < MOVES:
+                    if result.again:
+                        await self._read_only.settle(result)
+                    if result.refused:
+                        self._repair(result)
                 moved = any(again.kind is Kind.MOVED for again in result.again)
                 request = self._settle(result, written, tries)
                 if moved:
@@ -190,7 +196,25 @@ class Sender:
                 self._health.failed(again.reason)
                 return
 
+    def _repair(self, result: Fates) -> None:
+        """Send again what only a field was in the way of, without the field."""
+        refused, result.refused = result.refused, []
+        repaired: dict[str, list[tuple[str, bytes]]] = {}
+        for each in refused:
+            again = self._conflicts.repair(each) if self._conflicts else None
+            if again is None:
+                result.refused.append(each)
+                continue
+            document, (field, wanted) = again
+            repaired.setdefault(each.index, []).append((each.id, document))
+            what = f"index {each.index}: field {field} is to be: {wanted}; where it is not, it is moved to {FIELD}"
+            self._health.trouble(what, 1)
+        for index, pairs in repaired.items():
+            self._count("documents_repaired", len(pairs), {"output": self._name})
+            result.again.append(Again(bulk(index, pairs), Kind.MOVED, "a field was moved"))
+
     def _refuse(self, refused: list[Refused], written: Written) -> None:
+        refused = [_explained(each) for each in refused]
         written.refused += refused
         reasons: dict[str, int] = {}
         for each in refused:
@@ -198,6 +222,11 @@ class Sender:
             reasons[what] = reasons.get(what, 0) + 1
         for what, count in reasons.items():
             self._health.trouble(what, count)
+
+
+def _explained(refused: Refused) -> Refused:
+    found = conflict(refused.reason)
+    return replace(refused, reason=explained(refused, found)) if found else refused
 
 
 def _refused(documents: Documents, reason: str) -> list[Refused]:

@@ -21,7 +21,10 @@ again is answered with 409, "already there", and never stored twice. Each docume
 - What stands in the way of one index only (it is closed, missing; shards are not there; it is read-only and what to do
   does not work) is waited for `park_after` seconds. If others are stored meanwhile, its documents are parked on disk
   and tried again later, and documents that come for that index later are parked without waiting.
-- What will never be taken (a field of another type than the index's mapping) is set aside with the reason.
+- A field of another type than the index wants is moved into `conflict`, a list of `{"field": "user.id", "value": "x"}`
+  with texts, and its document is sent again; `exists: conflict` finds such documents. Later ones of that index are
+  repaired before they are sent. `conflicts: set_aside` leaves documents as they are.
+- What will never be taken (more fields than the index may have, for instance) is set aside with the reason.
 - A request that is too large for the server (413), or is refused as a whole for one document, is halved until the
   document that does it is found; it is set aside. The same happens where a request finds no answer, or no sensible
   one, three times in a row though others get through.
@@ -32,7 +35,8 @@ is read again is stored again. Without ids (`document_id: false`) every repeat i
 answer was lost.
 
 Metrics: `bulk_requests_total{output,status}`, `bulk_retries_total{output,reason}` in documents,
-`read_only_documents_total{output,fate}`, `failure_store_total{output}`, `output_blocked{output}`.
+`read_only_documents_total{output,fate}`, `documents_repaired_total{output}`,
+`failure_store_total{output}`, `output_blocked{output}`.
 """
 
 from __future__ import annotations
@@ -52,6 +56,8 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pipeline import __version__
 from pipeline.contract import Context, Payload, Unusable, Written
 from pipeline.outputs._answers import Failed, Fates, fates
+from pipeline.outputs._conflicts import Conflicts
+from pipeline.outputs._conflicts import Mode as ConflictMode
 from pipeline.outputs._health import Health
 from pipeline.outputs._read_only import Mode, ReadOnly
 from pipeline.outputs._sender import Pauses, Sender
@@ -105,6 +111,12 @@ class Elasticsearch:
             " lifted for some seconds, is set aside, or is parked.",
         )
 
+        conflicts: ConflictMode = Field(
+            default="move",
+            description="A field of another type than its index wants is moved into `conflict`, or its document is set"
+            " aside.",
+        )
+
         @field_validator("hosts")
         @classmethod
         def _urls(cls, hosts: list[str]) -> list[str]:
@@ -138,7 +150,8 @@ class Elasticsearch:
         self._slots = asyncio.Semaphore(options.concurrency)
         pauses = Pauses(options.retry_first, options.retry_most, options.park_after)
         self._read_only = ReadOnly(options.read_only, self.ask, context, ids=options.document_id)
-        self._sender = Sender(context, self._send, self._read_only, self._health, pauses)
+        self._conflicts = Conflicts() if options.conflicts == "move" else None
+        self._sender = Sender(context, self._send, self._read_only, self._conflicts, self._health, pauses)
         self._known = False
         self._opening: asyncio.Task[Connection]
         self._greeting: asyncio.Task[None]
@@ -210,6 +223,9 @@ class Elasticsearch:
         written = Written()
         count = sum(documents.count for documents in payload)
         self._health.waiting += count
+        if self._conflicts and self._conflicts.known(payload):
+            payload, repaired = self._conflicts.prepare(payload)
+            self._count("documents_repaired", repaired, {"output": self._name})
         try:
             await self._sender.store(requests(payload, self._options.max_request_bytes), written)
         finally:

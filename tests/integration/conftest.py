@@ -1,8 +1,11 @@
 """Real services: `tests/services/with-services` starts them and puts their addresses into the environment."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
+
+from tests.integration.cluster import Cluster
 
 
 def _address(variable: str) -> str:
@@ -26,3 +29,23 @@ def elasticsearch_url() -> str:
 def kafka_address() -> str:
     """A real Kafka, as host:port."""
     return _address("AIOLOGS_TEST_KAFKA")
+
+
+@pytest.fixture
+def cluster(elasticsearch_url: str) -> Iterator[Cluster]:
+    cluster = Cluster(elasticsearch_url)
+    # Without replicas, a single node is all there.
+    cluster.ask(
+        "PUT",
+        f"_index_template/{cluster.prefix}t",
+        {
+            "index_patterns": [f"{cluster.prefix}*"],
+            "priority": 1000,
+            "template": {"settings": {"number_of_replicas": 0}},
+        },
+    )
+    yield cluster
+    cluster.ask("DELETE", f"_index_template/{cluster.prefix}t")
+    names = cluster.ask("GET", f"{cluster.prefix}*?expand_wildcards=all&features=aliases")
+    for name in names:
+        cluster.ask("DELETE", name)

@@ -1,85 +1,14 @@
 """The Elasticsearch output against a real Elasticsearch, and the fake of the other tests against it too."""
 
-import asyncio
-import json
-import urllib.request
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
-import orjson
 import pytest
 
-from pipeline.contract import Context, Documents, Payload, Written, bulk
-from pipeline.outputs.elasticsearch import Elasticsearch
-from pipeline.outputs.indices import Standing, existing, standings
+from pipeline.contract import Documents, Payload, Written, bulk
 from tests.fake_elasticsearch import CLOSED, MISSING, READ_ONLY, FakeElasticsearch
-from tests.memory import Memory
+from tests.integration.cluster import docs, output
 
 pytestmark = pytest.mark.elasticsearch
-
-
-class Cluster:
-    """The real one, with indices of this test only."""
-
-    def __init__(self, url: str) -> None:
-        self.url, self.prefix = url, f"aiologs-test-{uuid4().hex[:8]}-"
-
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"{self.url}/{path}", data, method=method, headers={"content-type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or b"null")
-
-    def index(self, name: str, settings: dict[str, Any] | None = None, **body: Any) -> str:
-        """Make an index; its full name."""
-        settings = {"number_of_replicas": 0, **(settings or {})}
-        self.ask("PUT", self.prefix + name, {"settings": settings, **body})
-        return self.prefix + name
-
-    def count(self, index: str) -> int:
-        self.ask("POST", f"{index}/_refresh")
-        return int(self.ask("GET", f"{index}/_count")["count"])
-
-
-@pytest.fixture
-def cluster(elasticsearch_url: str) -> Iterator[Cluster]:
-    cluster = Cluster(elasticsearch_url)
-    # Without replicas, a single node is all there.
-    cluster.ask(
-        "PUT",
-        f"_index_template/{cluster.prefix}t",
-        {
-            "index_patterns": [f"{cluster.prefix}*"],
-            "priority": 1000,
-            "template": {"settings": {"number_of_replicas": 0}},
-        },
-    )
-    yield cluster
-    cluster.ask("DELETE", f"_index_template/{cluster.prefix}t")
-    names = cluster.ask("GET", f"{cluster.prefix}*?expand_wildcards=all&features=aliases")
-    for name in names:
-        cluster.ask("DELETE", name)
-
-
-@asynccontextmanager
-async def output(url: str, **options: Any) -> AsyncIterator[Elasticsearch]:
-    settings = Elasticsearch.Options(hosts=[url], **({"retry_first": 0.05, "park_after": 0.3} | options))
-    output = Elasticsearch(settings, Context("es", "host", Memory()))
-    await output.start()
-    try:
-        async with asyncio.timeout(60):
-            yield output
-    finally:
-        await output.stop()
-
-
-def docs(index: str, count: int, **fields: Any) -> Payload:
-    return [bulk(index, [(f"id-{n}", orjson.dumps({"n": n, **fields})) for n in range(count)])]
 
 
 async def test_ten_thousand_documents_and_again(cluster):
@@ -103,17 +32,6 @@ async def test_without_ids_every_repeat_is_stored(cluster):
         for _ in range(2):
             assert await es.write(docs(index, 10)) == Written(stored=10)
     assert cluster.count(index) == 20
-
-
-async def test_a_type_that_the_mapping_does_not_take_is_refused_with_field_and_types(cluster):
-    index = cluster.index("types", mappings={"properties": {"n": {"type": "long"}, "o": {"properties": {}}}})
-    pairs = [("1", b'{"n":1}'), ("2", b'{"n":"abc"}'), ("3", b'{"n":{"a":1}}'), ("4", b'{"o":5}')]
-    async with output(cluster.url) as es:
-        written = await es.write([bulk(index, pairs)])
-    assert (written.stored, [each.id for each in written.refused]) == (1, ["2", "3", "4"])
-    assert "failed to parse field [n] of type [long]" in written.refused[0].reason
-    assert "object mapping for [o] tried to parse field [o] as object" in written.refused[2].reason
-    assert written.refused[0].document == b'{"n":"abc"}'
 
 
 async def test_indices_that_take_nothing_are_parked_and_the_others_stored(cluster):
@@ -180,83 +98,6 @@ async def test_what_comes_to_a_data_stream_is_created(cluster):
     finally:
         cluster.ask("DELETE", f"_data_stream/{name}")
         cluster.ask("DELETE", f"_index_template/{name}")
-
-
-# --- old days ---
-
-
-@pytest.fixture
-def lifecycle(cluster: Cluster) -> Iterator[Cluster]:
-    """Indices that turn read-only after 7 days and are deleted after 90, counted from the day in their name."""
-    policy = {"warm": {"min_age": "7d", "actions": {"readonly": {}}}, "delete": {"min_age": "90d", "actions": {}}}
-    policy["delete"]["actions"] = {"delete": {}}
-    settings = {
-        "number_of_replicas": 0,
-        "index.lifecycle.name": cluster.prefix + "p",
-        "index.lifecycle.parse_origination_date": True,
-    }
-    cluster.ask("PUT", f"_ilm/policy/{cluster.prefix}p", {"policy": {"phases": policy}})
-    cluster.ask(
-        "PUT",
-        f"_index_template/{cluster.prefix}t",
-        {"index_patterns": [f"{cluster.prefix}*"], "priority": 1000, "template": {"settings": settings}},
-    )
-    yield cluster
-    for name in cluster.ask("GET", f"{cluster.prefix}*"):
-        cluster.ask("DELETE", name)
-    cluster.ask("DELETE", f"_ilm/policy/{cluster.prefix}p")
-
-
-def day(cluster: Cluster, ago: int) -> tuple[str, float]:
-    """The index of a day, and when that day began."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    then = today - timedelta(days=ago)
-    return f"{cluster.prefix}{then:%Y.%m.%d}", then.timestamp()
-
-
-async def until_read_only(es: Elasticsearch, index: str) -> Standing:
-    async with asyncio.timeout(40):
-        while not (standing := (await standings(es.ask, [index])).get(index, Standing(index))).blocks:
-            await asyncio.sleep(0.5)
-    return standing
-
-
-async def test_the_index_of_a_line_of_100_days_ago_is_deleted_on_its_day_and_so_is_its_replay_index(lifecycle):
-    (old, _), (young, began) = day(lifecycle, 100), day(lifecycle, 80)
-    async with output(lifecycle.url) as es:
-        assert await es.write(docs(old, 1) + docs(f"{old}-1", 1) + docs(young, 1)) == Written(stored=3)
-        async with asyncio.timeout(40):
-            while await standings(es.ask, [f"{old}*"]):
-                await asyncio.sleep(0.5)
-        standing = await until_read_only(es, young)
-        assert (standing.phase, standing.blocks) == ("warm", frozenset({"write"}))
-        assert standing.deleted == began + 90 * 86400
-
-
-async def test_documents_for_a_warm_day_go_into_its_replay_index(lifecycle):
-    index, began = day(lifecycle, 30)
-    async with output(lifecycle.url) as es:
-        assert await es.write(docs(index, 3)) == Written(stored=3)
-        await until_read_only(es, index)
-        assert await es.write(docs(index, 5)) == Written(stored=2, already=3)
-        beside = await until_read_only(es, f"{index}-1")
-        assert beside.deleted == began + 90 * 86400
-        assert await es.write(docs(index, 6)) == Written(stored=1, already=5)
-    counts = [lifecycle.count(f"{index}{suffix}") for suffix in ("", "-1", "-2")]
-    assert counts == [3, 2, 1]
-
-
-@pytest.mark.parametrize("block", ["write", "read_only"])
-async def test_documents_are_added_to_a_read_only_index_and_its_block_is_restored(cluster, block):
-    index = f"{cluster.prefix}2026.08.01"
-    async with output(cluster.url, read_only="add") as es:
-        assert await es.write(docs(index, 3)) == Written(stored=3)
-        cluster.ask("PUT", f"{index}/_settings", {f"index.blocks.{block}": True})
-        assert await es.write(docs(index, 5)) == Written(stored=2, already=3)
-        assert await existing(es.ask, index, [f"id-{n}" for n in range(9)]) == {f"id-{n}" for n in range(5)}
-    blocks = cluster.ask("GET", f"{index}/_settings")[index]["settings"]["index"]["blocks"]
-    assert blocks[block] == "true"
-    cluster.ask("PUT", f"{index}/_settings", {f"index.blocks.{block}": None})
 
 
 # --- the fake is as the real one ---

@@ -212,10 +212,24 @@ async def test_a_blocked_index_is_parked_and_the_others_are_stored(make, fake):
 async def test_what_the_mapping_refuses_is_returned_with_the_reason(make, fake, caplog):
     fake.long_fields = {"n"}
     payload = [bulk("logs", [("1", b'{"n":1}'), ("2", b'{"n":"secret"}')])]
-    written = await (await make()).write(payload)
+    written = await (await make(conflicts="set_aside")).write(payload)
     (refused,) = written.refused
     assert (written.stored, refused.id, refused.document) == (1, "2", b'{"n":"secret"}')
     assert "failed to parse field [n] of type [long]" in refused.reason
+    assert "secret" not in caplog.text
+
+
+async def test_a_field_of_another_type_is_moved_beside_and_later_ones_before_they_are_sent(make, fake, caplog):
+    fake.long_fields = {"n"}
+    output = await make()
+    assert await output.write([bulk("logs", [("1", b'{"n":1}'), ("2", b'{"n":"secret"}')])]) == Written(stored=2)
+    assert fake.documents["logs", "2"] == b'{"conflict":[{"field":"n","value":"secret"}]}'
+    requests = len(fake.requests)
+    assert await output.write([bulk("logs", [("3", b'{"n":"x"}'), ("4", b'{"n":4}')])]) == Written(stored=2)
+    assert len(fake.requests) == requests + 1
+    assert fake.documents["logs", "4"] == b'{"n":4}'
+    assert make.counted["documents_repaired", ""] == 2
+    assert "index logs: field n is to be: long" in caplog.text
     assert "secret" not in caplog.text
 
 

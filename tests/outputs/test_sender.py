@@ -37,7 +37,7 @@ class Cluster:
         context = Context("es", "host", Memory(), lambda _, value, __: self.gauges.append(value), self._count)
         self.health = Health("es", context.gauge)
         read_only = ReadOnly("park", self.ask, context, ids=True)
-        self.sender = Sender(context, self.send, read_only, self.health, Pauses(first=1, most=8, park_after=5))
+        self.sender = Sender(context, self.send, read_only, None, self.health, Pauses(first=1, most=8, park_after=5))
 
     async def ask(self, method: str, target: str, _: bytes | None) -> tuple[int, bytes]:
         raise AssertionError(f"{method} {target}")
