@@ -14,7 +14,7 @@ from pipeline.admin import Admin
 from pipeline.buffer import Buffers
 from pipeline.chain import Chain
 from pipeline.contract import Context, Input, Output
-from pipeline.control import Control
+from pipeline.control import Control, Handler
 from pipeline.dead import DeadLetters, Filters, Letter, reading
 from pipeline.delivery import Delivery
 from pipeline.metrics import Metrics
@@ -67,8 +67,12 @@ class App:
             if (size := buffer_bytes(part)) is not None:
                 self.buffers.add(part.name, size)
         self.admin = self.listener(config.admin)
-        commands = {"status": self._status, "dead.retry": self._retry, "dead.purge": self._purge}
-        self._control = Control(config.data_dir, commands)
+        self.commands: dict[str, Handler] = {
+            "status": self._status,
+            "dead.retry": self._retry,
+            "dead.purge": self._purge,
+        }
+        self._control = Control(config.data_dir, self.commands)
         self._started = time.time()
         self.ready = asyncio.Event()
         """Set when every input takes records."""

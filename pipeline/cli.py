@@ -64,10 +64,27 @@ def run(
     config: File = DEFAULT,
     once: Annotated[bool, typer.Option("--once", help="Work off what is there, then exit.")] = False,
 ) -> None:
-    """Run the daemon. SIGTERM or Ctrl-C stops it after what is under way."""
+    """Run the daemon. SIGTERM or Ctrl-C stops it after what is under way; SIGHUP has it reload its configuration."""
     from pipeline import daemon
 
     raise typer.Exit(daemon.run(config, once=once))
+
+
+@app.command(epilog="Example: aiologs reload -c /etc/aiologs/aiologs.yaml")
+def reload(config: File = DEFAULT, data_dir: dead_commands.DataDir = None) -> None:
+    """Have the running daemon take over its changed configuration; exit code 1 where that stays as it was."""
+    from pipeline.config import load
+    from pipeline.control import NoDaemon, ask
+
+    folder = data_dir or load(config).data_dir
+    try:
+        answer = ask(folder, "reload")
+    except NoDaemon as error:
+        raise Unusable(f"no daemon runs on {folder}") from error
+    except Unusable as error:
+        print(error, file=sys.stderr)
+        raise typer.Exit(1) from error
+    print(f"{answer['file']}: {answer['changed']}")
 
 
 @app.command(epilog="Example: aiologs check -c config/aiologs.yaml --connect")

@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline import __version__, cli, registry
+from pipeline import __version__, cli, control, registry
+from pipeline.contract import Unusable
 
 PART = '''
 """Does something.
@@ -196,6 +197,26 @@ def test_run_starts_the_daemon_and_exits_with_its_code(aiologs, config, monkeypa
     monkeypatch.setattr("pipeline.daemon", sys.modules["pipeline.daemon"], raising=False)
     assert aiologs("run", "-c", config, "--once")[0] == 1
     assert calls == [(config, True)]
+
+
+def test_reload_says_what_the_daemon_changed(aiologs, monkeypatch, tmp_path):
+    answer, asked = {"file": "/etc/x.yaml", "changed": "new chain"}, (tmp_path, "reload")
+    monkeypatch.setattr(control, "ask", lambda *given: answer if given == asked else None)
+    assert aiologs("reload", "--data-dir", tmp_path) == (0, "/etc/x.yaml: new chain\n", "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [(Unusable("it is wrong"), 1, "it is wrong"), (control.NoDaemon("x"), 2, "no daemon runs on ")],
+)
+def test_a_reload_that_fails_says_why(aiologs, monkeypatch, tmp_path, error, code, told):
+    def ask(*_):
+        raise error
+
+    monkeypatch.setattr(control, "ask", ask)
+    exit_code, _, errors = aiologs("reload", "--data-dir", tmp_path)
+    assert exit_code == code
+    assert told in errors
 
 
 def test_the_version_is_printed_without_importing_what_is_slow():

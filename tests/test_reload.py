@@ -180,6 +180,17 @@ async def test_a_configuration_with_a_mistake_leaves_the_one_before_in_force(sit
         assert site.app.status()["configuration"]["error"] is None
 
 
+async def test_the_command_says_what_changed_or_why_nothing_did(site):
+    async with at_work(site):
+        site.write(tag="two")
+        data = site.folder / "data"
+        answer = await asyncio.to_thread(ask, data, "reload")
+        assert answer == {"file": str(site.path), "changed": "new chain, inputs and outputs go on"}
+        site.write(more="nonsense: true")
+        with pytest.raises(Unusable, match=r"(?s)is not taken over, the configuration before stays in force.*nonsense"):
+            await asyncio.to_thread(ask, data, "reload")
+
+
 async def test_data_dir_can_not_be_changed(site, caplog):
     async with at_work(site):
         site.path.write_text(site.path.read_text().replace("/data", "/other"))
