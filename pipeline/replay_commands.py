@@ -10,11 +10,12 @@ import typer
 
 if TYPE_CHECKING:
     from pipeline.replay.engine import Summary
+    from pipeline.replay.plan import Row
 
 EXAMPLES = """\b
 Examples:
   aiologs replay -c FILE /var/log/aio/app.log.*.gz
-  aiologs replay -c FILE /backup/2026-11 --as /var/log/aio/ --host web1 --limit 10
+  aiologs replay -c FILE /backup/2026-11 --as /var/log/aio/ --host web1 --plan
   zcat app.log.3.gz | aiologs replay -c FILE - --as /var/log/aio/app.log
   aiologs replay -c FILE kafka:aio.logs@2026-11-20T06:00Z..2026-11-21
   aiologs replay -c FILE elasticsearch:aio-logs-2026.11.20 --into archive
@@ -80,6 +81,9 @@ def replay(
         int | None,
         typer.Option(min=1, metavar="N", help="Only the first N records, for a try: the next run begins anew."),
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Write nothing; say what would be written where, and what is there already.")
+    ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Begin at the beginning, whatever an earlier run has read.")
     ] = False,
@@ -111,7 +115,7 @@ def replay(
         rate=rate,
         limit=limit,
     )
-    summary = run(job, again=again)
+    summary = run(job, again=again, plan=plan)
     typer.echo(_json(summary) if json else _text(summary, config), err=into == "-")
     raise typer.Exit(0 if summary.well else 1)
 
@@ -122,7 +126,8 @@ def _text(summary: Summary, config: Path) -> str:
     from pipeline.replay.progress import described
 
     counts = summary.counts
-    lines = [f"{described(counts)}; {counts.bytes:,} bytes in {summary.seconds:.1f} s"]
+    lines = [*_table(summary.plan), "", "Nothing was written."] if summary.plan is not None else []
+    lines += [f"{described(counts)}; {counts.bytes:,} bytes in {summary.seconds:.1f} s"]
     if summary.before and not counts.records:
         at = datetime.fromtimestamp(summary.before, UTC)
         lines.append(
@@ -132,11 +137,29 @@ def _text(summary: Summary, config: Path) -> str:
         lines.append("Interrupted: the same command goes on from here.")
     if summary.errors:
         lines.append(f"Errors in the log above: {summary.errors}.")
-    if summary.letters:
+    if summary.letters and summary.plan is None:
         lines.append(f"{summary.letters:,} set aside: aiologs dead list -c {config} --data-dir {summary.folder}")
     if counts.parked:
         lines.append(f"{counts.parked:,} documents are parked: the same command tries them again.")
     return "\n".join(lines)
+
+
+def _table(rows: list[Row]) -> list[str]:
+    """What each index would get, in columns."""
+    head = ("output", "index", "documents", "there", "new", "")
+    cells = [
+        (row.output, row.index, f"{row.documents:,}", f"{row.already:,}", f"{row.documents - row.already:,}", notes)
+        for row in sorted(rows, key=lambda row: (row.output, row.index))
+        for notes in [", ".join(row.notes)]
+    ]
+    widths = [max(len(line[n]) for line in [head, *cells]) for n in range(len(head))]
+    return [
+        "  ".join(
+            cell.rjust(width) if n in {2, 3, 4} else cell.ljust(width)
+            for n, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in [head, *cells]
+    ]
 
 
 def _json(summary: Summary) -> str:

@@ -61,3 +61,11 @@ def test_the_option_as_names_the_log(rig, tmp_path):
 def test_standard_input_needs_a_name(rig):
     with pytest.raises(Unusable, match="say which log it is"):
         replay(rig, "-")
+
+
+def test_a_plan_is_a_table(rig):
+    said = replay(rig, rig.logs, "--plan").stdout.splitlines()
+    assert said[0].split() == ["output", "index", "documents", "there", "new"]
+    assert said[1].split() == ["store", "logs-2026.11.01", "3", "0", "3", "not", "there", "yet"]
+    assert "Nothing was written." in said
+    assert not (rig.folder / "store.db").exists()

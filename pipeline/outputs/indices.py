@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -85,6 +86,25 @@ async def standings(ask: Ask, names: Iterable[str], *, lifecycle: bool = True) -
     explained = await _explained(ask, target)
     ages = await _ages(ask, {each["policy"] for each in explained.values() if "policy" in each})
     return {index: _standing(index, each, explained.get(index, {}), ages) for index, each in settings.items()}
+
+
+async def foreseen(ask: Ask, index: str, now: float) -> float | None:
+    """When an index that is made `now` would be deleted, in seconds since 1970, by its template's lifecycle.
+
+    None: it would stay. Takes the privilege `manage_index_templates` besides `read_ilm`; without it None, too.
+    """
+    key = "filter_path=template.settings.index.lifecycle"
+    status, answer = await ask("POST", f"/_index_template/_simulate_index/{quote(index)}?{key}", None)
+    if status in {400, 403, 404, 405, 410}:
+        return None
+    lifecycle = _parsed(status, answer).get("template", {}).get("settings", {}).get("index", {}).get("lifecycle", {})
+    age = (await _ages(ask, {lifecycle["name"]} if "name" in lifecycle else set())).get(lifecycle.get("name", ""))
+    if age is None:
+        return None
+    same = daily(index)
+    if same and str(lifecycle.get("parse_origination_date")).lower() == "true":
+        now = datetime.strptime(same[0][-10:], "%Y.%m.%d").replace(tzinfo=UTC).timestamp()
+    return now + age
 
 
 def _blocks(settings: dict[str, Any]) -> frozenset[str]:

@@ -12,12 +12,13 @@ file that is damaged, or is no database, is told at the start.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
+import orjson
 from pydantic import BaseModel, Field
 
 from pipeline.contract import Context, Payload, Unusable, Written
@@ -128,6 +129,14 @@ def counts(path: Path) -> dict[str, int]:
 def get(path: Path, id_: str) -> dict[str, str]:
     """The documents with an id, by index."""
     return dict(_query(path, 'SELECT "index", document FROM documents WHERE id = ? ORDER BY 1', id_))
+
+
+def existing(path: Path, index: str, ids: Sequence[str]) -> set[str]:
+    """Which of these ids an index of a store has; none where there is no store."""
+    if not path.exists():
+        return set()
+    wanted = 'SELECT id FROM documents WHERE "index" = ? AND id IN (SELECT value FROM json_each(?))'
+    return {id_ for (id_,) in _query(path, wanted, index, orjson.dumps(ids).decode())}
 
 
 def _query(path: Path, statement: str, *values: str) -> list[Any]:

@@ -8,9 +8,10 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline import registry
+from pipeline.config import OutputPart
 from pipeline.contract import Context, Output
 from pipeline.dead import DeadLetters
 from pipeline.delivery import Delivery
@@ -18,6 +19,7 @@ from pipeline.metrics import Metrics
 from pipeline.parked import Parked
 from pipeline.replay.job import PERIOD, WHERE, Job
 from pipeline.replay.pace import Pace
+from pipeline.replay.plan import Planned, Row, built
 from pipeline.state import InputPositions, State
 
 if TYPE_CHECKING:
@@ -71,13 +73,15 @@ class Summary:
     finished: bool
     """Everything was read; else it can be gone on with."""
     folder: str
-    """Where its positions, dead letters and parked documents are."""
+    """Where its positions, dead letters and parked documents are; nothing is kept of a plan."""
     errors: int = 0
     """Errors that are in the log: a damaged file, for instance."""
     letters: int = 0
     """Dead letters in the folder, of this run and of those before."""
     before: float | None = None
     """When it was finished once already, in seconds since 1970."""
+    plan: list[Row] | None = None
+    """What would be written where; None: it was written."""
 
     @property
     def well(self) -> bool:
@@ -86,7 +90,10 @@ class Summary:
 
 
 class Replay:
-    """One run of a job; `fresh` forgets what an earlier one has read."""
+    """One run of a job; `fresh` forgets what an earlier one has read.
+
+    `plan`: a folder that is not kept; nothing is written to outputs, only looked up there.
+    """
 
     def __init__(
         self,
@@ -95,26 +102,35 @@ class Replay:
         processor: Callable[[Metrics], Processor],
         *,
         fresh: bool = False,
+        plan: Path | None = None,
     ) -> None:
-        self.job, self._folder, self._fresh = job, job.folder, fresh
+        self.job, self._folder, self._fresh = job, plan or job.folder, fresh
         self.metrics = Metrics()
         self._state = State(self._folder)
         self._dead, self._parked = DeadLetters(self._folder), Parked(self._folder)
-        self.outputs: dict[str, Output] = {
-            part.name: registry.find("output", part.type)(part.options, self._context(part.name, part.name))
-            for part in job.outputs()
-        }
+        self.planned: list[Planned] = []
+        self.outputs = {part.name: self._output(part, plan=plan is not None) for part in job.outputs()}
         self._processor = processor(self.metrics)
         self._delivery = Delivery(self._processor, self.outputs, self._dead, self._parked, self.metrics)
-        self._inputs = [each.input(job, self._context) for each in readings]
+        self._inputs = [each.input(job, self._source) for each in readings]
         self._enough = False
         self.stop = asyncio.Event()
 
-    def _context(self, name: str, positions: str) -> Context:
+    def _output(self, part: OutputPart, *, plan: bool) -> Output:
+        output = built(part, self._context(part.name, self._state.positions(f"output {part.name}")))
+        if plan:
+            self.planned.append(Planned(part, output))
+            return self.planned[-1]
+        return output
+
+    def _source(self, name: str, key: str) -> Context:
+        return self._context(name, self._positions(f"input {key}"))
+
+    def _context(self, name: str, positions: InputPositions) -> Context:
         return Context(
             name=name,
             host=self.job.config.host,
-            positions=self._positions(positions),
+            positions=positions,
             gauge=self.metrics.gauge,
             count=self.metrics.count,
             once=True,
@@ -147,7 +163,15 @@ class Replay:
                 memory.put("finished", {"at": time.time()})
             counts = self.counts()
             letters = self._dead.count()
-        return Summary(counts, time.monotonic() - started, finished, str(self._folder), letters=letters, before=before)
+        return Summary(
+            counts,
+            time.monotonic() - started,
+            finished,
+            "" if self.planned else str(self._folder),
+            letters=letters,
+            before=before,
+            plan=[row for each in self.planned for row in each.rows.values()] if self.planned else None,
+        )
 
     async def _read(self, pace: Pace) -> None:
         """Have all inputs read; where one fails the others stop, and what it failed with is raised."""

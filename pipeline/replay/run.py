@@ -6,8 +6,10 @@ import asyncio
 import logging
 import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from pipeline import database
 from pipeline.chain import Chain
@@ -20,10 +22,11 @@ from pipeline.sqlite import make_folder
 from pipeline.workers import Inline, Nursery, Processor, Workers
 
 
-def run(job: Job, *, again: bool = False, quiet: bool = False) -> Summary:
+def run(job: Job, *, again: bool = False, plan: bool = False, quiet: bool = False) -> Summary:
     """Do the job; raises `contract.Unusable` for what can't work.
 
-    `again`: begin at the beginning, whatever was read before. `quiet`: show no progress.
+    `again`: begin at the beginning, whatever was read before. `plan`: write nothing, only say what would be written.
+    `quiet`: show no progress.
     """
     found = readings(job)
     chain = Chain(job.chain([each.part for each in found]))
@@ -36,15 +39,27 @@ def run(job: Job, *, again: bool = False, quiet: bool = False) -> Summary:
             return Inline(chain, metrics.report)
         return Workers(nursery, chain.spec, workers, gauge=metrics.report)
 
-    fresh, folder = again or job.limit is not None, job.folder
-    make_folder(folder.parent)  # each for its owner only
-    with database.lock(folder), _counted() as errors:
+    fresh = again or job.limit is not None
+    with _folder(job, plan=plan) as folder, database.lock(folder), _counted() as errors:
         import uvloop  # noqa: PLC0415 - after the fork, and --help has no need of it
 
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            summary = runner.run(_main(Replay(job, found, processor, fresh=fresh), found, quiet=quiet))
+            summary = runner.run(
+                _main(Replay(job, found, processor, fresh=fresh, plan=folder if plan else None), found, quiet=quiet)
+            )
         summary.errors = errors.count
     return summary
+
+
+@contextmanager
+def _folder(job: Job, *, plan: bool) -> Iterator[Path]:
+    """Where the job remembers; a plan remembers nothing."""
+    if plan:
+        with tempfile.TemporaryDirectory(prefix="aiologs-") as folder:
+            yield Path(folder)
+    else:
+        make_folder(job.folder.parent)  # each for its owner only
+        yield job.folder
 
 
 class _Errors(logging.Handler):

@@ -46,9 +46,9 @@ class Rig:
         self.path.write_text(yaml.safe_dump(self.config))
         return Job(load(self.path), [str(each) for each in words], parse([str(each) for each in words]), **options)
 
-    def replay(self, *words: object, again: bool = False, **options: Any) -> dict[str, Any]:
+    def replay(self, *words: object, again: bool = False, plan: bool = False, **options: Any) -> dict[str, Any]:
         """Replay, and say how it went."""
-        return asdict(run(self.job(*words, **options), again=again, quiet=True))
+        return asdict(run(self.job(*words, **options), again=again, plan=plan, quiet=True))
 
     def fates(self, *words: object, **options: Any) -> tuple[int, int]:
         """Replay; how many documents were new, and how many were there."""
