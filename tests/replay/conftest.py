@@ -1,3 +1,4 @@
+import asyncio
 import gzip
 import json
 from collections.abc import Sequence
@@ -8,11 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from pipeline.app import App
+from pipeline.chain import Chain
 from pipeline.config import load
 from pipeline.outputs.local import counts
 from pipeline.replay.job import Job
 from pipeline.replay.run import run
 from pipeline.replay.sources import parse
+from pipeline.workers import Inline
 
 
 def lines(day: int, numbers: Sequence[int]) -> bytes:
@@ -42,6 +46,12 @@ class Rig:
         path.write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
         return path
 
+    def ship(self) -> None:
+        """Have the daemon read what is there."""
+        self.path.write_text(yaml.safe_dump(self.config))
+        config = load(self.path)
+        asyncio.run(App(config, lambda _: Inline(Chain(config.chain_spec())), once=True).run())
+
     def job(self, *words: object, **options: Any) -> Job:
         self.path.write_text(yaml.safe_dump(self.config))
         return Job(load(self.path), [str(each) for each in words], parse([str(each) for each in words]), **options)
@@ -68,19 +78,11 @@ def rig(tmp_path):
 @pytest.fixture
 def live(rig):
     """The same, after a daemon has read two rotated days and half of a third."""
-    import asyncio
-
-    from pipeline.app import App
-    from pipeline.chain import Chain
-    from pipeline.workers import Inline
-
     rig.write("app.log.2", lines(1, range(100)))
     rig.write("app.log.1", lines(2, range(100, 200)))
     rig.write("app.log", lines(3, range(200, 250)))
     rig.config["inputs"]["app"]["paths"] = [f"{rig.logs}/app.log*"]
-    rig.path.write_text(yaml.safe_dump(rig.config))
-    config = load(rig.path)
-    asyncio.run(App(config, lambda _: Inline(Chain(config.chain_spec())), once=True).run())
+    rig.ship()
     assert sum(rig.stored().values()) == 250
     return rig
 
