@@ -97,7 +97,7 @@ class Admin:
                     HTTPStatus.OK, self._metrics.render(openmetrics=wanted), _OPENMETRICS if wanted else _PROMETHEUS
                 )
             case "/status":
-                body = orjson.dumps(self._status(), default=str, option=orjson.OPT_APPEND_NEWLINE)
+                body = orjson.dumps(self._status(), default=str, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
                 return Answer(HTTPStatus.OK, body, "application/json")
             case _:
                 return Answer(HTTPStatus.NOT_FOUND, b"there are /healthz, /readyz, /metrics and /status\n")

@@ -22,6 +22,7 @@ from pipeline.parked import Parked
 from pipeline.retry import Retry
 from pipeline.running import Running
 from pipeline.state import State
+from pipeline.status import Blocked, status
 from pipeline.swap import SwapOutput, SwapProcessor, Use
 from pipeline.workers import Inline
 
@@ -73,7 +74,8 @@ class App:
             "dead.purge": self._purge,
         }
         self._control = Control(config.data_dir, self.commands)
-        self._started = time.time()
+        self.started = time.time()
+        self.blocked = Blocked()
         self.ready = asyncio.Event()
         """Set when every input takes records."""
         self.stop = asyncio.Event()
@@ -82,9 +84,9 @@ class App:
         self.change: asyncio.Task[None] | None = None
         """A reload that is under way; `changed` is set when it is over."""
         self.changed = asyncio.Event()
-        self.reload: dict[str, Any] = {"loaded": self._started, "error": None}
+        self.reload: dict[str, Any] = {"loaded": self.started, "error": None}
         """When the configuration in force was loaded (seconds since 1970), and why a later one was refused."""
-        self.metrics.gauge("config_reload_success_timestamp_seconds", self._started)
+        self.metrics.gauge("config_reload_success_timestamp_seconds", self.started)
 
     # --- its parts ---
 
@@ -108,6 +110,8 @@ class App:
             positions=self.state.positions(positions),
             gauge=metrics.gauge,
             count=metrics.count,
+            observe=metrics.observe,
+            forget=metrics.forget,
             once=self._once,
             settled=self.state.settled,
         )
@@ -265,9 +269,9 @@ class App:
             for (output, index), documents in self.parked.counts().items():
                 gauge("parked", documents, {"output": output, "index": index})
             await asyncio.sleep(_MEASURE_SECONDS)
-            for name, each in self.outputs.items():
-                if each.blocked:
-                    self.metrics.count("blocked_seconds", time.monotonic() - started, {"output": name})
+            self.blocked.look(self.outputs)
+            for name in self.blocked.since:
+                self.metrics.count("blocked_seconds", time.monotonic() - started, {"output": name})
             started = time.monotonic()
 
     # --- what an operator sees ---
@@ -284,19 +288,8 @@ class App:
 
     def status(self) -> dict[str, Any]:
         """The answer of /status."""
-        reasons = self.not_ready()
-        return {
-            "version": __version__,
-            "uptime_seconds": round(time.time() - self._started, 1),
-            "ready": not reasons,
-            "reasons": reasons,
-            "inputs": {part.name: {"type": part.type} for part in self.config.inputs.values()},
-            "stages": [spec.name for spec in self.config.stages],
-            "outputs": {name: {"blocked": output.blocked} for name, output in self.outputs.items()},
-            "in_flight": {"batches": self.delivery.in_flight_batches, "bytes": self.delivery.in_flight_bytes},
-            "workers": self.processor.alive,
-            "configuration": {"file": str(self.config.path), **self.reload},
-        }
+        self.blocked.look(self.outputs)
+        return status(self)
 
     # --- commands from the control socket ---
 

@@ -184,6 +184,10 @@ class Context:
     """The daemon may be reading the same sources now: with `once`, what may still grow is left to it."""
     settled: Callable[[], Awaitable[None]] = _at_once
     """Return when what was put into the positions by now is on the disk."""
+    observe: Callable[[str, float, Mapping[str, str]], None] = lambda *_: None
+    """Add to a histogram of the metrics: its name without prefix, the seconds, labels."""
+    forget: Callable[[str, Mapping[str, str]], None] = lambda *_: None
+    """Forget a series of a gauge: what it measured is gone."""
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, 
 from pipeline.database import StorageError
 from pipeline.dead import DeadLetters, Letter
 from pipeline.ledger import Account, Ledger
+from pipeline.since import Since
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
@@ -114,6 +115,10 @@ class Delivery:
         self._runs: set[asyncio.Task[None]] = set()
         self._processing = self._busy = 0  # runs in the chain; runs in the chain or in the outputs
         self.in_flight_bytes = self.in_flight_batches = 0
+        self.waiting, self.writing = Since(), Since()
+        """Inputs that wait for room; outputs that have a write under way."""
+        self.troubles: dict[str, tuple[str, float]] = {}
+        """What can't be written to our own databases: the purpose, the message, since when (seconds since 1970)."""
 
     async def deliver(self, batch: Batch, *, wait: bool = True) -> Outcome:
         """See `contract.Deliver`."""
@@ -126,6 +131,10 @@ class Delivery:
         self._turns.add(batch.input, parts)
         self._start_runs()
         return await asyncio.shield(whole.done)
+
+    def in_flight(self, output: str) -> int:
+        """How many records and events have no fate yet at an output."""
+        return self._ledger.in_flight[output]
 
     async def drain(self) -> None:
         """Wait for everything that is under way."""
@@ -146,7 +155,8 @@ class Delivery:
         while not self._has_room(batch.input, size):
             if not wait:
                 raise Full(retry_after=1.0)
-            await self._freed.wait()
+            with self.waiting.during(batch.input):
+                await self._freed.wait()
         self._held[batch.input] += size
         self.in_flight_bytes += len(batch.block)
         self.in_flight_batches += 1
@@ -277,11 +287,15 @@ class Delivery:
         pause = 0.5
         while True:
             try:
-                return await write()
+                written = await write()
             except StorageError as error:
+                self.troubles[purpose] = str(error), self.troubles.get(purpose, ("", time.time()))[1]
                 log.error("can't %s: %s. Inputs wait; the next try is in %g s", purpose, error, pause)  # noqa: TRY400
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
+            else:
+                self.troubles.pop(purpose, None)
+                return written
 
     # --- outputs ---
 
@@ -300,7 +314,8 @@ class Delivery:
         payload = merge([part for processed in run.processed for part in processed.documents])
         if not payload:
             return
-        written = await self._write_or_park(name, output, payload)
+        with self.writing.during(name):
+            written = await self._write_or_park(name, output, payload)
         run.account.decide_at(name, "stored", written.stored)
         run.account.decide_at(name, "already", written.already)
         if written.refused:

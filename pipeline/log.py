@@ -40,9 +40,61 @@ QUIET = ("aiohttp.access", "aiokafka", "elastic_transport", "elasticsearch", "wa
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+class Recent(logging.Handler):
+    """Remembers the last warnings and errors, one of a kind, for /status. A kind is a message before its arguments
+    are filled in, and its first argument: the input or output that it is about.
+    """
+
+    KINDS = 20
+    """How many are remembered."""
+    LENGTH = 500
+    """Characters of a message."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._found: dict[tuple[str, str], dict[str, object]] = {}
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember the message, as the latest."""
+        args = record.args if isinstance(record.args, tuple) else ()
+        kind = str(record.msg), str(args[0]) if args else ""
+        before = self._found.pop(kind, {"times": 0})
+        self._found[kind] = {
+            "time": _stamp(record.created),
+            "level": record.levelname.lower(),
+            "message": record.getMessage()[: self.LENGTH],
+            "times": int(str(before["times"])) + 1,
+        }
+        while len(self._found) > self.KINDS:
+            del self._found[next(iter(self._found))]
+
+    def problems(self) -> list[dict[str, object]]:
+        """All that is remembered, the latest first."""
+        return [*reversed(self._found.values())]
+
+    def of(self, part: str) -> dict[str, object] | None:
+        """The latest about `input NAME` or `output NAME`."""
+        found = (
+            what
+            for (message, name), what in reversed(self._found.items())
+            if message.replace("%s", name, 1).startswith(part)
+        )
+        return next(found, None)
+
+
+RECENT = Recent()
+"""What this process has complained about lately."""
+
+
+def _stamp(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def set_up(options: LogOptions, stream: TextIO | None = None) -> None:
     """Send everything that is logged in this process to one place; may be called again after a reload."""
-    logging.basicConfig(level=options.level.upper(), handlers=[_handler(options, stream or sys.stderr)], force=True)
+    logging.basicConfig(
+        level=options.level.upper(), handlers=[_handler(options, stream or sys.stderr), RECENT], force=True
+    )
     logging.captureWarnings(capture=True)
     for name in QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
@@ -73,9 +125,8 @@ class Json(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, without its newline."""
-        stamp = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         line: dict[str, object] = {
-            "@timestamp": stamp.replace("+00:00", "Z"),
+            "@timestamp": _stamp(record.created),
             "log.level": record.levelname.lower(),
             "message": record.getMessage(),
             "log.logger": record.name,

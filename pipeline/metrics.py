@@ -106,7 +106,7 @@ METRICS = (
     _gauge("output_blocked", "1 while an output takes nothing.", "output"),
     _gauge("workers", "Worker processes alive."),
     _gauge("connections", "Connections open.", "input"),
-    _gauge("file_lag_bytes", "Bytes in followed files that are not delivered yet.", "input"),
+    _gauge("file_lag_bytes", "Bytes in a followed file that are not delivered yet.", "input", "path"),
     _gauge("files_followed", "Files that are followed.", "input"),
     _gauge("files_open", "Files open for reading.", "input"),
     _gauge("kafka_lag", "Records in assigned partitions that are not delivered yet.", "input", "topic", "partition"),
@@ -191,7 +191,8 @@ class Metrics:
 
     def forget(self, name: str, labels: Mapping[str, str]) -> None:
         """Forget one series of a gauge: what it measured is gone."""
-        self._gauges[name].values.pop(tuple(labels.values()), None)
+        series = self._gauges[name]
+        series.values.pop(series.key(labels), None)
 
     def forget_all(self, label: str, value: str) -> None:
         """Forget what the gauges say of a part that is gone; counters stay, since sums are made of them."""
@@ -210,8 +211,8 @@ class Metrics:
         histogram.total += seconds
 
     def values(self, name: str) -> dict[tuple[str, ...], float]:
-        """The values of a counter by its labels' values; raises `KeyError` for what is not declared."""
-        return dict(self._counters[name].values)
+        """The values of a counter or gauge by its labels' values; raises `KeyError` for what is not declared."""
+        return dict((self._counters.get(name) or self._gauges[name]).values)
 
     def collect(self) -> Iterator[Family]:
         """All metrics, as the library wants them of a collector."""

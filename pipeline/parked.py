@@ -62,6 +62,8 @@ class Parked:
         self._database, self._max_bytes = Database(data_dir / NAME, [_SECTIONS]), max_bytes
         self._counts: Counts = Counter()
         self._usage = Usage(0, None)
+        self.reasons: dict[tuple[str, str], tuple[float, str]] = {}
+        """By output and index that has something parked: since when, and why the first of it is."""
 
     @property
     def damaged(self) -> bool:
@@ -90,7 +92,7 @@ class Parked:
     async def start(self) -> None:
         """Open the file; raises `Unusable`."""
         await self._database.start()
-        self._counts, self._usage = await self._database.read(_everything)
+        self._counts, self._usage, self.reasons = await self._database.read(_everything)
 
     async def stop(self) -> None:
         """Close the file."""
@@ -100,6 +102,8 @@ class Parked:
         """Park sections, each with the reason, durably; raises `StorageError` where the disk or the room is full."""
         more, self._usage = await self._database.write(partial(self._put, output, sections))
         self._counts.update(more)
+        for documents, reason in sections:
+            self.reasons.setdefault((output, documents.index), (time.time(), reason))
 
     async def take(self, output: str, limit: int, skip: Collection[str] = ()) -> list[Entry]:
         """The oldest sections of each index of an output but those in `skip`, about `limit` bytes in all.
@@ -113,6 +117,7 @@ class Parked:
         """Forget sections, whose documents are stored or set aside by now; raises `StorageError`."""
         less, self._usage = await self._database.write(partial(_done, keys))
         self._counts.subtract(less)
+        self.reasons = {key: why for key, why in self.reasons.items() if self._counts[key]}
 
     def _put(
         self, output: str, sections: Sequence[tuple[Documents, str]], connection: sqlite3.Connection
@@ -175,6 +180,10 @@ def _usage(connection: sqlite3.Connection) -> Usage:
     return Usage(size(connection), first and first[0])
 
 
-def _everything(connection: sqlite3.Connection) -> tuple[Counts, Usage]:
-    rows = connection.execute("SELECT output, index_name, sum(documents) FROM sections GROUP BY 1, 2")
-    return Counter({(output, index): count for output, index, count in rows}), _usage(connection)
+def _everything(connection: sqlite3.Connection) -> tuple[Counts, Usage, dict[tuple[str, str], tuple[float, str]]]:
+    # With min() the other columns are those of the row that has the least (sqlite.org/lang_select.html, bare columns).
+    rows = connection.execute(
+        "SELECT output, index_name, sum(documents), min(since), reason FROM sections GROUP BY 1, 2"
+    ).fetchall()
+    counts = Counter({(output, index): count for output, index, count, _, _ in rows})
+    return counts, _usage(connection), {(output, index): (since, why) for output, index, _, since, why in rows}

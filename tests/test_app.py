@@ -106,7 +106,8 @@ async def test_it_follows_files_until_told_to_stop_and_tells_systemd(tmp_path):
         with await asyncio.to_thread(urllib.request.urlopen, url + path) as answer:
             assert answer.status == 200
     status = await asyncio.to_thread(ask, tmp_path / "data", "status")
-    assert (status["ready"], status["inputs"]) == (True, {"app": {"type": "file"}})
+    assert (status["ready"], status["summary"]) == (True, ["all is well"])
+    assert (status["inputs"]["app"]["type"], status["outputs"]["db"]["documents"]) == ("file", {"stored": 1})
     pipeline.stop.set()
     await running
     assert told == ["READY=1", "STOPPING=1"]

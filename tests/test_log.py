@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline.log import Json, LogOptions, Repeats, Text, set_up
+from pipeline.log import Json, LogOptions, Recent, Repeats, Text, set_up
 
 
 @pytest.fixture(autouse=True)
@@ -180,3 +180,14 @@ def test_made_up_messages_do_not_fill_the_memory(clock):
     for n in range(Repeats.KINDS + 5):
         passed(repeats, 1, f"kind {n}")
     assert len(repeats._seen) == 5
+
+
+@pytest.mark.parametrize("part", ["input", "output"])
+def test_the_last_problem_of_each_part_is_shown(part):
+    recent = Recent()
+    for n in range(3):
+        record = logging.makeLogRecord({"msg": f"{part} %s: broken %d", "args": ("x", n), "levelname": "WARNING"})
+        recent.emit(record)
+    assert recent.of(f"{part} y") is None
+    found: dict[str, Any] = recent.of(f"{part} x") or {}
+    assert (found["message"], found["times"]) == (f"{part} x: broken 2", 3)

@@ -14,7 +14,7 @@ from pipeline.contract import Context, Deliver
 from pipeline.identity import log_name
 from pipeline.inputs import _scan, tail
 from pipeline.inputs._judge import Judge, basis
-from pipeline.inputs._log import Log, Memory, Source
+from pipeline.inputs._log import Log, Memory, Source, printable
 from pipeline.inputs._read import TOTAL, Lines, Result
 from pipeline.inputs._scan import Found, Key
 from pipeline.inputs.tail import Change, Step
@@ -39,6 +39,7 @@ class Follow:
         self.lines = Lines(options, context, deliver, self.memory, wake)
         self.sources: dict[Key, Source] = {}
         self._unsettled: set[Source] = set()
+        self._measured: set[str] = set()
         self._judge = Judge(options, context, self.memory, self.lines, self._unsettled.add)
         self._ready: deque[Source] = deque()
         self._named: dict[str, Key] = {}
@@ -331,12 +332,16 @@ class Follow:
 
     def _measure(self) -> None:
         labels = {"input": self._context.name}
-        lag = sum(
-            max(0, source.look.size - source.log.kept.offset)
+        lags = {
+            printable(source.path): max(0, source.look.size - source.log.kept.offset)
             for source in self.sources.values()
             if source.log and source.reading and not (source.text and source.text.compressed)
-        )
-        self._context.gauge("file_lag_bytes", lag, labels)
+        }
+        for path in self._measured - lags.keys():
+            self._context.forget("file_lag_bytes", labels | {"path": path})
+        for path, lag in lags.items():
+            self._context.gauge("file_lag_bytes", lag, labels | {"path": path})
+        self._measured = {*lags}
         self._context.gauge("files_followed", len(self.sources), labels)
         self._context.gauge("files_open", len(self.lines.handles), labels)
 

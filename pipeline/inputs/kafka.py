@@ -110,6 +110,7 @@ class Kafka:
         """Offsets behind what is stored and not yet committed, by partition."""
         self._stored: dict[Any, int] = {}
         """The same, committed or not."""
+        self._measured: set[Any] = set()
         self._changed = asyncio.Event()
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
@@ -288,10 +289,16 @@ class Kafka:
 
     def _measure(self, consumer: Any) -> None:
         """How many records of our partitions are not stored yet."""
-        for partition in consumer.assignment() & self._stored.keys():
+        ours = consumer.assignment() & self._stored.keys()
+        for partition in self._measured - ours:
+            self._context.forget("kafka_lag", self._labels(partition))
+        for partition in ours:
             lag = max(0, (consumer.highwater(partition) or 0) - self._stored[partition])
-            labels = {"input": self._context.name, "topic": partition.topic, "partition": str(partition.partition)}
-            self._context.gauge("kafka_lag", lag, labels)
+            self._context.gauge("kafka_lag", lag, self._labels(partition))
+        self._measured = ours
+
+    def _labels(self, partition: Any) -> dict[str, str]:
+        return {"input": self._context.name, "topic": partition.topic, "partition": str(partition.partition)}
 
     # --- coming and going of partitions ---
 

@@ -47,6 +47,7 @@ import logging
 import ssl
 from base64 import b64encode
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -146,6 +147,7 @@ class Elasticsearch:
 
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._name, self._count = options, context.name, context.count
+        self._context = context
         self._health = Health(context.name, context.gauge)
         self._slots = asyncio.Semaphore(options.concurrency)
         pauses = Pauses(options.retry_first, options.retry_most, options.park_after)
@@ -244,7 +246,9 @@ class Elasticsearch:
             body, headers = request.body(ids=self._options.document_id), {}
             if self._options.compress:
                 body, headers = await asyncio.to_thread(_gzip, body), {"content-encoding": "gzip"}
+            started = perf_counter()
             status, answer, genuine = await connection.bulk(body, headers)
+            self._context.observe("bulk_seconds", perf_counter() - started, {"output": self._name})
         self._count("bulk_requests", 1, {"output": self._name, "status": str(status)})
         if status == 200 and not self._known:
             self._known = True

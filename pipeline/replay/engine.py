@@ -207,10 +207,10 @@ class Replay:
         left_out = sum(dropped.pop(name, 0) for name in (PERIOD, WHERE))
         documents = self.metrics.values("documents")
         outputs = {name: {fate: int(documents.get((name, fate), 0)) for fate in _FATES} for name in self.outputs}
-        waiting = self._parked.counts()
+        waiting, aside = self._parked.counts(), self.metrics.values("set_aside")
         for name, fates in outputs.items():
+            fates["set_aside"] = int(aside.get((name,), 0))  # not what no output was given
             fates["parked"] = sum(n for (output, _), n in waiting.items() if output == name)
-        aside = self.metrics.values("set_aside")
         failed = int(sum(n for (by,), n in aside.items() if by not in self.outputs))
         return Counts(
             records=total["records"],

@@ -71,14 +71,17 @@ class Rig:
 
     def context(self, *, once: bool = False) -> Context:
         def gauge(name: str, value: float, labels: Mapping[str, str]) -> None:
-            assert labels == {"input": "app"}
+            assert labels["input"] == "app"
             self.gauges[name] = value
+
+        def forget(name: str, labels: Mapping[str, str]) -> None:
+            self.gauges.pop(name, None)
 
         def count(name: str, n: int, labels: Mapping[str, str]) -> None:
             assert labels == {"input": "app"}
             self.counts[name] += n
 
-        return Context("app", "host", self.store, gauge, count, once)
+        return Context("app", "host", self.store, gauge, count, once, forget=forget)
 
     def start(self, *, once: bool = False, **options: Any) -> Follow:
         self.options |= options
