@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import __version__, dead_commands, replay_commands
+from pipeline import __version__, dead_commands, replay_commands, setup_commands
 from pipeline.contract import Unusable
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(dead_commands.app, name="dead")
+app.add_typer(setup_commands.app, name="setup")
 
 File = Annotated[
     Path, typer.Option("--config", "-c", envvar="AIOLOGS_CONFIG", metavar="FILE", help="The configuration file.")

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import socket
-import ssl
 import urllib.error
 import urllib.request
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from glob import glob
 from http.client import HTTPException
@@ -19,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import SecretStr
 
 from pipeline.config import Config, InputPart, OutputPart
+from pipeline.setup.cluster import authorization, tls
 
 SECONDS = 5.0
 """How long each server may take to answer."""
@@ -71,36 +69,15 @@ def _broker(name: str, address: Any, _: Any) -> Result:
 
 def _elasticsearch(name: str, url: Any, options: Any) -> Result:
     what = f"{name}: {url}"
-    request = urllib.request.Request(str(url), headers=_authorization(options))  # noqa: S310 - the operator's own URL
+    request = urllib.request.Request(str(url), headers=authorization(options))  # noqa: S310 - the operator's own URL
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS, context=_context(options)) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=SECONDS, context=tls(options)) as answer:  # noqa: S310
             about = orjson.loads(answer.read())
         return f"{what}: cluster {about['cluster_name']}, version {about['version']['number']}", None
     except urllib.error.HTTPError as error:
         return what, f"answers {error.code} {error.reason}: look at the credentials"
     except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
         return what, f"no answer as Elasticsearch gives: {str(getattr(error, 'reason', None) or error).strip()}"
-
-
-def _authorization(options: Any) -> dict[str, str]:
-    key, user, password = (_plain(getattr(options, name, None)) for name in ("api_key", "username", "password"))
-    if key:
-        return {"Authorization": f"ApiKey {key}"}
-    return {"Authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"} if user else {}
-
-
-def _plain(secret: Any) -> str:
-    return str(secret.get_secret_value()) if isinstance(secret, SecretStr) else str(secret or "")
-
-
-def _context(options: Any) -> ssl.SSLContext:
-    ca, certificate, key = (getattr(options, name, None) for name in ("ca", "certificate", "key"))
-    context = ssl.create_default_context(cafile=ca)
-    if not getattr(options, "verify", True):
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    if certificate:
-        context.load_cert_chain(certificate, key)
-    return context
 
 
 _ATTEMPTS: dict[str, Callable[[str, Any, Any], Result]] = {

@@ -63,6 +63,7 @@ from pipeline.outputs._health import Health
 from pipeline.outputs._read_only import Mode, ReadOnly
 from pipeline.outputs._sender import Pauses, Sender
 from pipeline.outputs.bulk import Request, requests
+from pipeline.setup.start import Start
 
 if TYPE_CHECKING:
     from pipeline.outputs._connection import Connection
@@ -118,6 +119,20 @@ class Elasticsearch:
             " aside.",
         )
 
+        setup: Literal["check", "apply", "off"] = Field(
+            default="check",
+            description="At the start: tell what lifecycle policies and templates the cluster lacks; or give it them, "
+            "as `aiologs setup apply` does, except what was changed by hand; or neither.",
+        )
+        mode: Literal["daily", "data_stream", "rollover"] = Field(
+            default="daily",
+            description="What `route` names: an index a day (`aio-logs-{day}`), or a data stream or an alias for "
+            "`setup` to make (`aio-logs`). With the latter two a record that is read again may be stored again.",
+        )
+        definitions: Path | None = Field(
+            default=None, description="A folder to set up from, in place of the one shipped (config/elasticsearch)."
+        )
+
         @field_validator("hosts")
         @classmethod
         def _urls(cls, hosts: list[str]) -> list[str]:
@@ -157,6 +172,7 @@ class Elasticsearch:
         self._known = False
         self._opening: asyncio.Task[Connection]
         self._greeting: asyncio.Task[None]
+        self._setup = Start(context.name, options)
 
     @property
     def blocked(self) -> str | None:
@@ -169,6 +185,7 @@ class Elasticsearch:
         self._opening = asyncio.create_task(self._open(tls), name=f"output {self._name}: open")
         self._greeting = asyncio.create_task(self._greet(), name=f"output {self._name}: greet")
         self._read_only.start()
+        self._setup.begin()
 
     def _tls(self) -> ssl.SSLContext:
         options = self._options
@@ -215,6 +232,7 @@ class Elasticsearch:
 
     async def stop(self) -> None:
         """Close the connections."""
+        self._setup.end()
         self._greeting.cancel()
         await asyncio.wait({self._opening, self._greeting})
         await self._read_only.stop()

@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
 from tests.integration.cluster import Cluster
+from tests.services import services
 
 
 def _address(variable: str) -> str:
@@ -49,3 +51,29 @@ def cluster(elasticsearch_url: str) -> Iterator[Cluster]:
     names = cluster.ask("GET", f"{cluster.prefix}*?expand_wildcards=all&features=aliases")
     for name in names:
         cluster.ask("DELETE", name)
+
+
+@pytest.fixture(scope="session")
+def two_nodes_url() -> Iterator[str]:
+    """A real Elasticsearch of two nodes, so that replicas have a place; started for the tests that ask for it."""
+    yield from _own("AIOLOGS_TEST_ELASTICSEARCH_TWO_NODES", nodes=2)
+
+
+@pytest.fixture(scope="session")
+def secured_url() -> Iterator[str]:
+    """A real Elasticsearch with security, whose superuser is that of `tests.services.versions`."""
+    yield from _own("AIOLOGS_TEST_ELASTICSEARCH_SECURED", security=True)
+
+
+def _own(variable: str, *, nodes: int = 1, security: bool = False) -> Iterator[str]:
+    if address := os.environ.get(variable):
+        yield address
+        return
+    with ExitStack() as stack:
+        if reason := services.why_not():
+            os.environ["AIOLOGS_TEST_NO_SERVICES"] = reason
+            yield _address(variable)
+        provider = services.provider()
+        url, wait = provider.elasticsearch(stack, nodes=nodes, security=security)
+        wait()
+        yield url

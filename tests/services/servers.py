@@ -9,6 +9,7 @@ there: ingest processors, reindex, security, the mappers wildcard, match_only_te
 
 import ctypes
 import fcntl
+import hashlib
 import os
 import re
 import shutil
@@ -16,13 +17,14 @@ import signal
 import subprocess
 import tempfile
 import zipfile
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from pathlib import Path
 
 from tests.services.ports import free_port, wait_for_http, wait_for_port
-from tests.services.versions import ELASTICSEARCH, KAFKA
+from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD
 
 NAME = "Maven"
 HERE = Path(__file__).parent
@@ -54,33 +56,67 @@ def _jdk() -> Path | None:
     return None
 
 
-def elasticsearch(stack: ExitStack) -> tuple[str, Callable[[], None]]:
-    """Start a node; its URL, and what returns when it answers."""
+def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -> tuple[str, Callable[[], None]]:
+    """Start a cluster; the URL of its first node, and what returns when all nodes answer.
+
+    With security, `elastic` is the superuser, with the password of `versions.PASSWORD`.
+    """
     program = _program(f"elasticsearch-{ELASTICSEARCH}", _install_elasticsearch)
+    ports = [(free_port(), free_port()) for _ in range(nodes)]
+    checks = [_node(stack, program, n, ports, security=security) for n in range(nodes)]
+    url = f"http://127.0.0.1:{ports[0][0]}"
+
+    def check() -> None:
+        for each in checks:
+            each()
+
+    # Without a name and password a node with security tells at least that it is there.
+    ready = f"{url}/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}"
+    wait = partial(wait_for_port, "127.0.0.1", ports[0][0], check) if security else partial(wait_for_http, ready, check)
+    return url, wait
+
+
+def _node(
+    stack: ExitStack, program: Path, number: int, ports: list[tuple[int, int]], *, security: bool
+) -> Callable[[], None]:
+    """One node of a cluster, whose nodes have these HTTP and transport ports; see `_serve` for what returns."""
     run = _run_folder(stack)
-    port, transport = free_port(), free_port()
     shutil.copytree(program / "config", run / "config")
+    http, transport = ports[number]
     settings = {
         "cluster.name": "aiologs-test",
-        "discovery.type": "single-node",
+        "node.name": f"node-{number + 1}",
         "network.host": "127.0.0.1",
-        "http.port": port,
+        "http.port": http,
         "transport.port": transport,
         "path.data": run / "data",
         "path.logs": run / "logs",
-        "xpack.security.enabled": "false",
+        "xpack.security.enabled": str(security).lower(),
         "indices.lifecycle.poll_interval": "1s",
         "cluster.routing.allocation.disk.threshold_enabled": "false",
     }
+    if len(ports) == 1:
+        settings["discovery.type"] = "single-node"
+    else:
+        settings["cluster.initial_master_nodes"] = "[node-1]"
+        settings["discovery.seed_hosts"] = str([f"127.0.0.1:{port}" for _, port in ports])
     (run / "config/elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
+    if security:
+        (run / "config/users").write_text(f"elastic-test:{_hashed(PASSWORD)}\n")
+        (run / "config/users_roles").write_text("superuser:elastic-test\n")
     command: list[str | Path] = [program / "bin/elasticsearch"]
     if ROOT:
         _give_away(run)
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=TERM", *command]
     environment = {"ES_JAVA_HOME": str(_jdk()), "ES_PATH_CONF": str(run / "config"), "HOME": str(run)}
-    check = _serve(stack, command, run, environment)
-    url = f"http://127.0.0.1:{port}"
-    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow", check)
+    return _serve(stack, command, run, environment)
+
+
+def _hashed(password: str) -> str:
+    """A password as Elasticsearch's file realm holds it: `{PBKDF2}ROUNDS$SALT$KEY`, with SHA-512 and 256 bits."""
+    salt = os.urandom(32)
+    key = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, 1000, 32)
+    return f"{{PBKDF2}}1000${b64encode(salt).decode()}${b64encode(key).decode()}"
 
 
 def _install_elasticsearch(folder: Path) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import FrameType
+from types import FrameType, ModuleType
 
 from tests.services import containers, servers
 
@@ -36,15 +36,25 @@ def start(missing: list[str], stack: ExitStack) -> dict[str, str]:
     """Start what is missing, all at once where it is installed; the variables for the command."""
     if not missing:
         return {}
-    reasons = [containers.why_not(), servers.why_not()]
-    if all(reasons):
-        return {"AIOLOGS_TEST_NO_SERVICES": "; ".join(reason for reason in reasons if reason)}
-    module = servers if reasons[0] else containers
+    if reason := why_not():
+        return {"AIOLOGS_TEST_NO_SERVICES": reason}
+    module = provider()
     print(f"starting {' and '.join(missing)} with {module.NAME}", file=sys.stderr, flush=True)  # noqa: T201
     started: dict[str, Started] = {VARIABLES[name]: getattr(module, name)(stack) for name in missing}
     for _, wait in started.values():
         wait()
     return {variable: address for variable, (address, _) in started.items()}
+
+
+def why_not() -> str | None:
+    """Why no server can be started here; None: it can."""
+    reasons = [containers.why_not(), servers.why_not()]
+    return "; ".join(reason for reason in reasons if reason) if all(reasons) else None
+
+
+def provider() -> ModuleType:
+    """What starts servers here."""
+    return servers if containers.why_not() else containers
 
 
 @contextmanager

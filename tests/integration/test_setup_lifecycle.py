@@ -1,0 +1,165 @@
+"""Indices of each family age on a real Elasticsearch with lifecycle management, as README promises."""
+
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.integration.setup_cluster import DAY, aged, clean, explain, looks, phase, set_up, wait, write
+
+pytestmark = pytest.mark.elasticsearch
+
+TODAY = datetime.now(UTC)
+NAME = "%Y.%m.%d"
+HOT = {"read-only": False, "codec": {"BEST_SPEED"}, "health": "green"}
+WARM = {"read-only": True, "segments": 1, "codec": {"BEST_COMPRESSION"}, "health": "green"}
+COLD = WARM | {"replicas": 0}
+
+
+def documents(count: int = 3) -> list[dict]:
+    return [{"@timestamp": TODAY.isoformat(), "message": f"number {n}"} for n in range(count)]
+
+
+@pytest.fixture(scope="module")
+def two(two_nodes_url):
+    with clean(two_nodes_url) as cluster:
+        set_up(cluster)
+        yield cluster
+
+
+@pytest.fixture
+def one(elasticsearch_url):
+    with clean(elasticsearch_url) as cluster:
+        yield cluster
+
+
+@pytest.mark.parametrize(
+    ("family", "kept"),
+    [
+        ("aio-logs", 90),
+        ("aio-logs-performance", 90),
+        ("aio-errors", 90),
+        ("aio-errors-critical", 365),
+        ("aio-security", 365),
+        ("aio-security-audit", 730),
+    ],
+)
+def test_an_index_of_a_day_walks_through_its_phases_at_their_ages(two, family, kept):
+    index = f"{family}-{TODAY.strftime(NAME)}"
+    # Small segments would be merged at once.
+    two.ask("PUT", index, {"settings": {"index.merge.policy.floor_segment": "1b"}})
+    write(two, index, *documents())
+    wait(lambda: phase(two, index) == "hot")
+    assert looks(two, index) == HOT | {"replicas": 1, "segments": 3}
+    aged(two, index, 7 * DAY - timedelta(hours=1))
+    assert wait(lambda: phase(two, index)) == "hot"
+    aged(two, index, 7 * DAY)
+    wait(lambda: phase(two, index) == "warm")
+    assert looks(two, index) == WARM | {"replicas": 1}
+    aged(two, index, 30 * DAY)
+    wait(lambda: phase(two, index) == "cold")
+    assert looks(two, index) == COLD
+    aged(two, index, kept * DAY - timedelta(hours=1))
+    assert wait(lambda: phase(two, index)) == "cold"
+    aged(two, index, kept * DAY)
+    wait(lambda: phase(two, index) == "deleted")
+
+
+@pytest.mark.slow
+def test_with_ages_of_seconds_an_index_walks_by_itself(two):
+    """Seven days are three seconds: nothing is touched but the clock."""
+    index, seen = f"aio-errors-walk-{TODAY.strftime(NAME)}", []
+    day = timedelta(milliseconds=400)
+    set_up(two, day=day)
+    try:
+        two.ask("PUT", index, {"settings": {"index.lifecycle.parse_origination_date": False}})
+        write(two, index, *documents())
+
+        def gone() -> bool:
+            found = explain(two, index)
+            if found and (now := found.get("phase")) and now not in seen:
+                seen.append(now)
+            return found is None
+
+        wait(gone)
+    finally:
+        set_up(two)
+    assert [each for each in seen if each != "new"] in (["hot", "warm", "cold", "delete"], ["hot", "warm", "cold"])
+
+
+def test_a_day_that_is_created_late_is_deleted_on_its_own_day(two):
+    old, young = TODAY - 100 * DAY, TODAY - 40 * DAY
+    for each in (old, young):
+        write(two, f"aio-logs-{each.strftime(NAME)}", *documents(1))
+    wait(lambda: phase(two, f"aio-logs-{old.strftime(NAME)}") == "deleted")
+    wait(lambda: phase(two, f"aio-logs-{young.strftime(NAME)}") == "cold")
+    (settings,) = two.ask("GET", f"aio-logs-{young.strftime(NAME)}/_settings?flat_settings=true").values()
+    began = int(settings["settings"]["index.lifecycle.origination_date"])
+    assert began == young.replace(hour=0, minute=0, second=0, microsecond=0).timestamp() * 1000
+
+
+def test_the_replay_index_of_a_day_ages_with_its_day(two):
+    day = (TODAY - 100 * DAY).strftime(NAME)
+    write(two, f"aio-logs-{day}-1", *documents(1))
+    wait(lambda: phase(two, f"aio-logs-{day}-1") == "deleted")
+
+
+def test_logs_without_a_day_get_a_new_index_that_takes_writes_and_the_old_one_ages(two):
+    alias, first = "aio-logs-undated", "aio-logs-undated-000001"
+    write(two, alias, *documents(1))
+    wait(lambda: phase(two, first) or explain(two, first).get("step"))
+    aged(two, first, 10 * DAY)
+    two.ask("POST", f"{alias}/_rollover")
+    write(two, alias, {"message": "after"})
+    assert two.ask("GET", f"{alias}-000002/_count")["count"] == 1
+    wait(lambda: phase(two, first) == "warm")
+    aged(two, first, 91 * DAY)
+    wait(lambda: phase(two, first) == "deleted")
+    assert two.ask("GET", f"{alias}/_count")["count"] == 1
+
+
+def test_error_groups_are_never_read_only(two):
+    write(two, "aio-error-groups", {"fingerprint": "f", "count": 1})
+    (explained,) = two.ask("GET", "aio-error-groups/_ilm/explain")["indices"].values()
+    assert explained["managed"] is False
+
+
+def test_on_one_data_node_warm_does_not_wait_for_a_replica(one):
+    from pipeline.setup.plan import look
+
+    plan = look(one, "daily")
+    assert plan.wanted.data_nodes == 1
+    assert re.search("one data node: .* 0 replicas instead of 1; run setup again when there are more", str(plan))
+    set_up(one)
+    index = f"aio-logs-{TODAY.strftime(NAME)}"
+    write(one, index, *documents())
+    wait(lambda: phase(one, index) == "hot")
+    aged(one, index, 8 * DAY)
+    wait(lambda: phase(one, index) == "warm")
+    assert looks(one, index) == WARM | {"replicas": 0}
+    # With another node, setup sees that there can be a replica now.
+    plan = look(one, "daily")
+    assert plan.clean
+
+
+@pytest.mark.parametrize("mode", ["data_stream", "rollover"])
+def test_behind_one_name_indices_follow_each_other_and_age_from_then_on(one, mode):
+    set_up(one, mode)
+    for name in ("aio-logs", "aio-logs-performance", "aio-security-audit"):
+        write(one, name, *documents(1))
+    (before,) = backing(one, "aio-logs")
+    wait(lambda: explain(one, before).get("step") == "check-rollover-ready")
+    one.ask("POST", "aio-logs/_rollover")
+    write(one, "aio-logs", *documents(1))
+    wait(lambda: phase(one, before) == "hot")
+    assert len(backing(one, "aio-logs")) == 2
+    aged(one, before, 8 * DAY)
+    wait(lambda: phase(one, before) == "warm")
+    assert looks(one, before)["read-only"]
+    write(one, "aio-logs", *documents(1))
+    assert one.ask("GET", "aio-logs/_count")["count"] == 3
+
+
+def backing(cluster, name: str) -> list[str]:
+    """The indices behind an alias or a data stream."""
+    return sorted(cluster.ask("GET", f"{name}/_settings?filter_path=*.settings.index.uuid"))
