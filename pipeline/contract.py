@@ -180,8 +180,9 @@ class Context:
     """Add to a counter of the metrics: its name without prefix and `_total`, how many, labels."""
     once: bool = False
     """Work off what is there, then return from `run`."""
-    shared: bool = False
-    """The daemon may be reading the same sources now: with `once`, what may still grow is left to it."""
+    live: Mapping[str, dict[str, Any]] | None = None
+    """The positions of the daemon that reads, or has read, the same sources: what it has a name for is called the same,
+    and with `once`, what may still grow is left to it. None: this is the daemon."""
     settled: Callable[[], Awaitable[None]] = _at_once
     """Return when what was put into the positions by now is on the disk."""
     observe: Callable[[str, float, Mapping[str, str]], None] = lambda *_: None

@@ -10,17 +10,20 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError
-from pipeline.sqlite import Table, sealed
+from pipeline.sqlite import Table, connect, sealed, sound
 
 log = logging.getLogger("aiologs.state")
 
+NAME = "state.db"
 COMMIT_SECONDS = 0.25
 
 _POSITIONS = Table("positions", {"input": "TEXT", "key": "TEXT", "value": "BLOB"}, ("input", "key"))
@@ -35,7 +38,7 @@ class State:
     """Opens `state.db` in `data_dir`; raises `Unusable` where that can't be. `start()` begins to commit."""
 
     def __init__(self, data_dir: Path) -> None:
-        path = data_dir / "state.db"
+        path = data_dir / NAME
         gone = not path.exists() and any((data_dir / name).exists() for name in _NEIGHBOURS)
         if gone:
             log.error("%s is gone, though its neighbours are there: inputs read again from the beginning", path)
@@ -135,6 +138,22 @@ class State:
     def change(self, name: str, key: str, value: bytes | None) -> None:
         """Set an entry of an input, or remove it."""
         self._changes[name, key] = value
+
+
+def positions_of(data_dir: Path, name: str) -> dict[str, dict[str, Any]]:
+    """The positions of an input as the daemon of `data_dir` has committed them, whether or not it runs; {} for none.
+
+    Raises `Unusable` where they can't be read.
+    """
+    path = data_dir / NAME
+    if not path.exists():
+        return {}
+    try:
+        with closing(connect(path, "ro")) as connection:
+            rows = connection.execute(_POSITIONS.select("WHERE input = ?"), (name,)).fetchall()
+    except sqlite3.Error as error:
+        raise Unusable(f"{path} can't be read: {error} (its owner can)") from error
+    return {row[2]: orjson.loads(row[3]) for row in rows if sound(row[1:])}
 
 
 class InputPositions:

@@ -245,7 +245,7 @@ class Follow:
         rotated = source.deleted or source.renamed or not source.listed or _suffixed(source.path)
         if self._context.once:
             settled = self._options.idle if rotated else _DAY
-            return not self._context.shared or time() - source.look.mtime / 1e9 > settled
+            return self._context.live is None or time() - source.look.mtime / 1e9 > settled
         return rotated and self._idle(source)
 
     def _over(self, source: Source) -> bool:

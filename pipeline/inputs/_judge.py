@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.contract import Context
 from pipeline.identity import file_identity, log_called, log_name
 from pipeline.inputs import tail
-from pipeline.inputs._log import Log, Memory, Source, printable
+from pipeline.inputs._log import Live, Log, Memory, Source, printable
 from pipeline.inputs._read import Lines
 from pipeline.inputs._text import Compressed, Plain
 from pipeline.inputs.tail import HEAD, TAIL, Claim, Place, Reader, Step, Verdict
@@ -45,6 +45,7 @@ class Judge:
     ) -> None:
         self._options, self._memory, self._lines, self._unsettle = options, memory, lines, unsettle
         self._host, self._once = options.host or context.host, context.once
+        self._live = Live(context.live) if context.live else None
 
     async def judge(self, source: Source, *, final: bool, at_end: bool) -> Step | None:
         """Find out which log a file is, and make it the log's reader where something is to be read from it.
@@ -69,7 +70,7 @@ class Judge:
         if step is Step.WAIT and _is_exhausted(claims[n].reader):
             source.covered = source.look
         if step is Step.NEW and source.listed:
-            recreated = self._memory.new(base)
+            recreated = await self._recreated(base, text)
             identity = file_identity(self._host, name, line, recreated)
             self._begin(source, text, Log(identity, base, recreated, source.path, source.key), at_end=at_end)
         elif step is not Step.NEW:
@@ -77,6 +78,15 @@ class Judge:
             if step is Step.READ:
                 self._read_from(source, text, candidates[n])
         return step
+
+    async def _recreated(self, base: str, text: Plain | Compressed) -> int:
+        """How many logs that begin alike came before this new one."""
+        new = self._memory.new(base)
+        if not self._live:
+            return new
+        recreated = await asyncio.to_thread(self._live.recreated, base, text, new)
+        # The daemon may know two copies by one number, of which this is the second.
+        return max(recreated, new) if self._memory.has(base, recreated) else recreated
 
     def _unsettled(self, source: Source) -> bool:
         # By the wall clock, as modification times are; one in the future says nothing.

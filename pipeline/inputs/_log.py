@@ -1,6 +1,7 @@
 """The logs that a file input knows, the files it reads them from, and what of both outlives the process."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 from pipeline.contract import Positions
 from pipeline.inputs._scan import Key
 from pipeline.inputs._text import Compressed, Plain
-from pipeline.inputs.tail import START, Look, Mark, Place
+from pipeline.inputs.tail import START, Look, Mark, Place, Text, Verdict, compare
 from pipeline.window import Window
 
 _DAY = 86_400
@@ -94,6 +95,25 @@ class Source:
         return self.log is not None and self.log.reader is self
 
 
+class Live:
+    """The logs that the daemon knows, for a replay that has to give the same identities."""
+
+    def __init__(self, positions: Mapping[str, dict[str, Any]]) -> None:
+        self._alike: dict[str, list[Log]] = {}
+        for identity, value in positions.items():
+            if "offset" in value:
+                log = _log(identity, value)
+                self._alike.setdefault(log.base, []).append(log)
+
+    def recreated(self, base: str, text: Text, least: int) -> int:
+        """Which re-creation of a log a text is: the daemon's number of it or, where it knows none, the next one."""
+        known = self._alike.get(base, [])
+        for log in known:
+            if compare(text, log.kept, copy=True) is not Verdict.OTHER:
+                return log.recreated
+        return max([least, *(log.recreated + 1 for log in known)])
+
+
 class Memory:
     """The state of one file input: its logs by identity, and the files of which nothing is left to read.
 
@@ -133,6 +153,10 @@ class Memory:
     def new(self, base: str) -> int:
         """Which re-creation of a log comes next."""
         return max((log.recreated + 1 for log in self._alike.get(base, ())), default=0)
+
+    def has(self, base: str, recreated: int) -> bool:
+        """Whether that re-creation of a log is known."""
+        return any(log.recreated == recreated for log in self._alike.get(base, ()))
 
     def candidates(self, base: str, key: Key) -> list[Log]:
         """The logs that begin with the same line or were last seen in this file, the one read furthest first."""

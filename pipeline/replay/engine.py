@@ -20,7 +20,7 @@ from pipeline.parked import Parked
 from pipeline.replay.job import PERIOD, WHERE, Job
 from pipeline.replay.pace import Pace
 from pipeline.replay.plan import Planned, Row, built
-from pipeline.state import InputPositions, State
+from pipeline.state import InputPositions, State, positions_of
 
 if TYPE_CHECKING:
     from pipeline.replay.reading import Reading
@@ -124,9 +124,10 @@ class Replay:
         return output
 
     def _source(self, name: str, key: str) -> Context:
-        return self._context(name, self._positions(f"input {key}"))
+        live = positions_of(self.job.config.data_dir, name)
+        return self._context(name, self._positions(f"input {key}"), live)
 
-    def _context(self, name: str, positions: InputPositions) -> Context:
+    def _context(self, name: str, positions: InputPositions, live: dict[str, dict[str, Any]] | None = None) -> Context:
         return Context(
             name=name,
             host=self.job.config.host,
@@ -134,7 +135,7 @@ class Replay:
             gauge=self.metrics.gauge,
             count=self.metrics.count,
             once=True,
-            shared=True,
+            live=live,
             settled=self._state.settled,
         )
 

@@ -1,7 +1,8 @@
 """Reads the logs in a tar archive, compressed or not, each under the ids that it had in its folder.
 
 How many members are done is remembered; the one that was under way when a replay was killed is read again from its
-beginning. Of a damaged archive or member the complete lines are delivered that can be unpacked, and an error is logged.
+beginning. A member that begins with the same line as another log is left out, with an error. Of a damaged archive or
+member the complete lines are delivered that can be unpacked, and an error is logged.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import tarfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
@@ -43,7 +45,12 @@ class TarReader:
         self._path, self._part, self._job, self._context = path, part, job, context
         status = Path(path).stat()
         self._key = f"{status.st_size} {status.st_mtime_ns}"
-        self._done: int = context.positions.load().get(self._key, {}).get("members", 0)
+        known = context.positions.load()
+        self._done: int = known.get(self._key, {}).get("members", 0)
+        self._members: dict[str, str] = {key: value["member"] for key, value in known.items() if "member" in value}
+        """Which member each identity is that of."""
+        bases = Counter(each.get("base") for each in (context.live or {}).values())
+        self._several = {base for base, count in bases.items() if count > 1}
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Deliver every line of every member that is not done yet."""
@@ -68,7 +75,13 @@ class TarReader:
         if getattr(self._part.options, "mtime", False):
             origin["file.mtime"] = written(datetime.fromtimestamp(member.mtime, UTC))
 
+        alike = []
+
         async def labelled(batch: Batch, *, wait: bool = True) -> Outcome:
+            if not self._is_its_own(batch.identity, member.name):
+                alike.append(batch)
+                halt.set()
+                return Outcome()
             batch.origin = {**batch.origin, **origin}
             return await deliver(batch, wait=wait)
 
@@ -91,6 +104,20 @@ class TarReader:
                 os.close(theirs)
         finally:
             stopping.cancel()
+        if alike:
+            log.error(
+                "%s: member %s is left out: another log begins with the same line, so their ids could be mixed up. "
+                "Unpack the archive and replay its folder with --as",
+                self._path,
+                member.name,
+            )
+
+    def _is_its_own(self, identity: str, member: str) -> bool:
+        """Whether an identity is that of this member and of no other log: in a stream nothing else tells them apart."""
+        if identity not in self._members:
+            self._members[identity] = member
+            self._context.positions.put(identity, {"member": member})
+        return self._members[identity] == member and identity not in self._several
 
     def _name(self, member: str) -> str:
         """The member's name in identities; raises `Unusable` where nothing says it."""

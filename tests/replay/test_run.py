@@ -1,5 +1,6 @@
 import gzip
 import logging
+import os
 import shutil
 import stat
 
@@ -33,6 +34,25 @@ def test_files_from_elsewhere_are_what_they_are_said_to_be(live, tmp_path):
     assert live.fates(tmp_path / "backup", name=f"{live.logs}/") == (0, 250)
     (tmp_path / "backup/app.log.2").rename(tmp_path / "yesterday")
     assert live.fates(tmp_path / "yesterday", name=f"{live.logs}/app.log") == (0, 100)
+
+
+def test_logs_that_begin_alike_have_the_numbers_that_the_daemon_gave_them(rig):
+    head = lines(1, [0])
+    days = [head + lines(n, range(10 * n, 10 * n + 5)) for n in range(1, 6)]
+    rig.config["inputs"]["app"]["paths"] = [f"{rig.logs}/app.log*"]
+    for n, day in enumerate(days[:4]):
+        rig.write(f"app.log.{4 - n}", day)
+        os.utime(rig.logs / f"app.log.{4 - n}", (1_790_000_000 + n, 1_790_000_000 + n))
+    rig.ship()
+    assert sum(rig.stored().values()) == 24
+    rig.write("app.log.1.gz", days[3])
+    rig.write("app.log.3.gz", days[1])
+    (rig.logs / "app.log.1").unlink()
+    assert rig.fates(rig.logs / "app.log.1.gz") == (0, 6)
+    assert rig.fates(rig.logs / "app.log.3.gz") == (0, 6)
+    rig.write("app.log", days[4])
+    assert rig.fates(rig.logs / "app.log") == (6, 0)
+    assert sum(rig.stored().values()) == 30
 
 
 def test_another_host_has_documents_of_its_own(live):
@@ -109,8 +129,6 @@ def test_an_output_that_is_not_there_is_told(rig):
 
 
 def test_an_unfinished_last_line_is_left_to_the_daemon_while_it_may_grow(rig):
-    import os
-
     path = rig.write("app.log", lines(1, range(3)) + b'{"n":4')
     assert rig.replay(rig.logs)["counts"]["records"] == 3
     os.utime(path, (1, 1))

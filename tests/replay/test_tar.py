@@ -71,6 +71,17 @@ def test_of_a_damaged_member_complete_lines_are_delivered_and_no_beginning_of_on
     assert "is damaged" in caplog.text
 
 
+def test_members_that_begin_alike_are_not_mixed_up(rig, tmp_path, caplog):
+    folder = str(rig.logs).lstrip("/")
+    members = {f"{folder}/app.log.{n}": lines(1, [0]) + lines(n, range(10 * n, 10 * n + 5)) for n in (2, 1)}
+    rig.config["inputs"]["app"]["paths"] = [f"{rig.logs}/app.log*"]
+    archive = pack(tmp_path / "t.tar.gz", members)
+    summary = rig.replay(archive)
+    assert (summary["counts"]["outputs"]["store"]["stored"], summary["errors"]) == (6, 1)
+    assert "app.log.1 is left out: another log begins with the same line" in caplog.text
+    assert rig.replay(archive, again=True)["errors"] == 1
+
+
 def test_a_damaged_archive_is_told(live, members, tmp_path, caplog):
     path = pack(tmp_path / "t.tar.gz", members)
     path.write_bytes(path.read_bytes()[:-200])
