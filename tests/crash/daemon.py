@@ -119,7 +119,7 @@ class Daemon:
     def once(self, **env: str) -> None:
         """Have it work off what is there; fails where it does not end well and in time."""
         self.start("--once", **env)
-        self._end(0)
+        self.ended(0)
 
     def metrics(self) -> str:
         """What it says at /metrics."""
@@ -143,7 +143,7 @@ class Daemon:
         assert self._process
         started = time.monotonic()
         self._process.send_signal(signal.SIGTERM)
-        self._end(0)
+        self.ended(0)
         return time.monotonic() - started
 
     def kill(self) -> None:
@@ -152,7 +152,7 @@ class Daemon:
         orphans = self.children()
         assert self._process
         self._process.kill()
-        self._end(-signal.SIGKILL)
+        self.ended(-signal.SIGKILL)
         _, alive = psutil.wait_procs(orphans, timeout=10)
         assert not alive, f"processes that outlive the daemon: {alive}"
 
@@ -168,7 +168,8 @@ class Daemon:
         if self._socket:
             self._socket.close()
 
-    def _end(self, code: int) -> None:
+    def ended(self, code: int) -> None:
+        """Wait for its end, and see how it was."""
         assert self._process
         assert self._process.wait(PATIENCE) == code, self.log[-3000:]
 
