@@ -16,9 +16,10 @@ from pathlib import Path
 
 from pipeline import __version__, check, config, database
 from pipeline.app import App, NotDrained
+from pipeline.change import make_workers
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
-from pipeline.reload import Reload, make_workers
+from pipeline.reload import Reload
 from pipeline.workers import Inline, Nursery, Processor
 
 log = logging.getLogger("aiologs")
@@ -37,6 +38,7 @@ def run(path: Path, *, once: bool = False) -> int:
     time and will be read again; the log says how much. Raises
     `contract.Unusable` (and so `config.ConfigError`) for what can't work as configured.
     """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload: it would end us
     settings = config.load(path)
     set_up(settings.log)
     log.info("aiologs %s starts with %s", __version__, path)

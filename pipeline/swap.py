@@ -32,6 +32,9 @@ class Use(Generic[T]):
         self.it, self._started = it, False
         self.given_up = False
         """What was under way in it was cut off."""
+        self.turn = asyncio.Event()
+        """Set when what it replaces is done: two of them never write to one file."""
+        self.turn.set()
         self._tasks: set[asyncio.Future[Any]] = set()
 
     async def start(self) -> None:
@@ -103,7 +106,8 @@ class SwapOutput:
 
     async def write(self, payload: Payload) -> Written:
         """Store the payload; what a replaced output could not store in time is late, to be stored by its successor."""
-        use = self.use
+        while not (use := self.use).turn.is_set():  # a reload that fails gives the turn back to the one before
+            await use.turn.wait()
         try:
             return await use.run(asyncio.ensure_future(use.it.write(payload)))
         except asyncio.CancelledError:

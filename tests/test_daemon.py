@@ -138,6 +138,42 @@ def test_it_reloads_at_sighup_with_new_workers_and_tells_systemd(tmp_path, manag
     assert "is not taken over, the configuration before stays in force" in log
 
 
+def test_sighup_before_there_is_something_to_reload_does_no_harm(tmp_path, manager):
+    config = configure(tmp_path)
+    text = config.read_text()
+    config.unlink()
+    os.mkfifo(config)
+    process = start(config, manager)
+    with config.open("w") as pipe:  # it reads its configuration now, and waits for the end
+        process.send_signal(signal.SIGHUP)
+        pipe.write(text)
+    assert manager.told() == "READY=1"
+    process.terminate()
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+async def test_what_hangs_beyond_the_deadline_is_ended(monkeypatch):
+    timers, exits = [], []
+
+    class Timer:
+        def __init__(self, seconds, work) -> None:
+            self.start = lambda: timers.append((seconds, work, self.daemon))
+
+    monkeypatch.setattr(daemon.threading, "Timer", Timer)
+    monkeypatch.setattr(os, "_exit", exits.append)
+    app = SimpleNamespace(stop=asyncio.Event(), config=SimpleNamespace(drain_seconds=25))
+    waiting = asyncio.create_task(daemon._last_resort(app))
+    await asyncio.sleep(0)
+    assert not timers
+    app.stop.set()
+    await waiting
+    [(seconds, work, alone)] = timers
+    assert (seconds, alone) == (29, True)
+    work()
+    assert exits == [1]
+
+
 def test_a_second_signal_exits_at_once(monkeypatch):
     exits = []
     monkeypatch.setattr(os, "_exit", exits.append)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import config, reload
+from pipeline import change, config, reload
 from pipeline.app import App
 from pipeline.chain import Chain
 from pipeline.contract import Unusable
@@ -272,7 +272,7 @@ async def test_an_output_is_added_and_taken_away(site):
 
 
 async def test_what_a_replaced_output_does_not_store_is_parked_and_stored_by_its_successor(site, monkeypatch):
-    monkeypatch.setattr(reload, "_OUTPUT_SECONDS", 0.1)
+    monkeypatch.setattr(change, "_OUTPUT_SECONDS", 0.1)
     monkeypatch.setattr("pipeline.app._UNPARK_SECONDS", 0.1)
     async with at_work(site):
 
@@ -287,6 +287,8 @@ async def test_what_a_replaced_output_does_not_store_is_parked_and_stored_by_its
         site.reload.request()
         await until(lambda: site.ready() > ready)
         await site.until_stored(1, "other.db")
+        site.log(2)
+        await site.until_stored(2, "other.db")
         await until(lambda: not site.app.delivery.in_flight_batches)
 
 
@@ -400,9 +402,9 @@ outputs:
 """
     )
     settings = config.load(path)
-    before = reload.certificates(settings)
+    before = change.certificates(settings)
     os.utime(certificate, (1, 1))
-    after = reload.certificates(settings)
+    after = change.certificates(settings)
     assert [key for key in before if before[key] != after[key]] == [("input", "topic"), ("output", "es")]
 
 

@@ -235,8 +235,8 @@ def test_two_hundred_files_are_read_with_a_hundred_descriptors_and_clients_besid
 
 @pytest.mark.slow
 def test_a_blocked_sink_fills_no_memory(site, store, capsys):
-    # Of data, as the kernel counts it, in each process: the stacks of threads included.
-    site.under = ["sh", "-c", f'ulimit -d {256 << 10} && exec "$@"', "sh"]
+    # 256 MiB of data in each process. The kernel counts the stacks of threads whole, of which little is ever used.
+    site.under = ["sh", "-c", f'ulimit -s 1024 && ulimit -d {256 << 10} && exec "$@"', "sh"]
     site.start()
     pid = site.pid
     log = Log(site.logs / "app.log", 0)
