@@ -166,6 +166,12 @@ def variable(match: re.Match[str], environment: Mapping[str, str]) -> str:
         raise ValueError("'${' without '}'; write '$${' where no variable is meant")
     if inside.startswith("file:"):
         return _file(inside.removeprefix("file:"))
+    if inside.startswith("credential:"):
+        if not (folder := environment.get("CREDENTIALS_DIRECTORY")):
+            raise ValueError(
+                f"'${{{inside}}}': systemd gives no credentials here; that takes LoadCredential= in the unit"
+            )
+        return _file(f"{folder}/{inside.removeprefix('credential:')}")
     parts = _NAME.fullmatch(inside)
     if parts is None:
         raise ValueError(f"'${{{inside}}}' names no variable; write '$${{' where none is meant")

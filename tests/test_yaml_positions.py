@@ -116,6 +116,10 @@ def test_keys_are_left_as_they_are():
         ("${}", "'${}' names no variable"),
         ("${1A}", "'${1A}' names no variable"),
         ("${A-x}", "'${A-x}' names no variable"),
+        (
+            "${credential:key}",
+            "'${credential:key}': systemd gives no credentials here; that takes LoadCredential= in the unit",
+        ),
         ("${file:/no/such/file}", "can't read /no/such/file: No such file or directory"),
     ],
 )
@@ -127,6 +131,7 @@ def test_what_is_no_variable_is_a_problem(text, message):
 def test_a_file_gives_its_content_without_the_last_newline(tmp_path):
     (tmp_path / "secret").write_text("s e\ncret\n")
     assert parse(f"a: ${{file:{tmp_path}/secret}}", {}).value == {"a": "s e\ncret"}
+    assert parse("a: ${credential:secret}", {"CREDENTIALS_DIRECTORY": str(tmp_path)}).value == {"a": "s e\ncret"}
 
 
 def test_a_file_that_is_no_text_is_a_problem(tmp_path):
