@@ -63,7 +63,7 @@ class Store:
             self.numbers.extend(bytes(n + 1 - len(self.numbers)))
         self.numbers[n] = min(255, self.numbers[n] + 1)
 
-    async def bulk(self, request: web.Request) -> web.Response:
+    async def bulk(self, request: web.Request) -> web.StreamResponse:
         lines = (await request.read()).split(b"\n")
         if self.blocked:
             raise web.HTTPServiceUnavailable
@@ -131,11 +131,11 @@ class Elastic:
 
 
 @contextmanager
-def elastic() -> Iterator[Elastic]:
+def elastic(program: str = __file__) -> Iterator[Elastic]:
     """A fake Elasticsearch for the time of a block."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        process = subprocess.Popen([sys.executable, __file__, str(listener.fileno())], pass_fds=[listener.fileno()])
+        process = subprocess.Popen([sys.executable, program, str(listener.fileno())], pass_fds=[listener.fileno()])
     try:
         fake = Elastic(f"http://127.0.0.1:{port}")
         fake.findings(0)  # the socket listens from the first; this waits for an answer
@@ -145,8 +145,7 @@ def elastic() -> Iterator[Elastic]:
         process.wait()
 
 
-def main() -> None:
-    store = Store()
+def main(store: Store, *routes: web.RouteDef) -> None:
     app = web.Application(client_max_size=1 << 30)
     app.add_routes(
         [
@@ -156,10 +155,11 @@ def main() -> None:
             web.get("/_count", store.count),
             web.post("/_bulk", store.bulk),
             web.put("/_bulk", store.bulk),
+            *routes,
         ]
     )
     web.run_app(app, sock=socket.socket(fileno=int(sys.argv[1])), print=lambda *_: None)
 
 
 if __name__ == "__main__":
-    main()
+    main(Store())
