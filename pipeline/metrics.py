@@ -104,6 +104,7 @@ METRICS = (
     _gauge("dead_letters", "Dead letters on disk."),
     _gauge("dead_letter_bytes", "Bytes that dead letters take on disk."),
     _gauge("output_blocked", "1 while an output takes nothing.", "output"),
+    _gauge("bulk_concurrency", "Bulk requests that may be under way at once now.", "output"),
     _gauge("workers", "Worker processes alive."),
     _gauge("connections", "Connections open.", "input"),
     _gauge("file_lag_bytes", "Bytes in a followed file that are not delivered yet.", "input", "path"),

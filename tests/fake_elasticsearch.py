@@ -124,6 +124,8 @@ class FakeElasticsearch:
         self.always: Trouble | None = None
         self.headers = {"X-Elastic-Product": "Elasticsearch"}
         self.url = ""
+        self.nodes: list[str] = []
+        """URLs of the nodes that it says its cluster has."""
         self._next: list[Trouble] = []
         self._made_up = itertools.count()
         self._runner: web.AppRunner | None = None
@@ -145,6 +147,7 @@ class FakeElasticsearch:
         app = web.Application(client_max_size=1 << 30)
         app.router.add_get("/", self._about)
         app.router.add_post("/_bulk", self._bulk)
+        app.router.add_get("/_nodes/_all/http", self._nodes)
         app.router.add_post("/{index}/_mget", self._mget)
         app.router.add_get("/{names}/_settings", self._settings)
         app.router.add_put("/{index}/_settings", self._change)
@@ -165,6 +168,10 @@ class FakeElasticsearch:
         version = {"number": "9.2.0", "build_flavor": "default"}
         about = {"name": "fake", "cluster_name": "fake", "version": version, "tagline": "You Know, for Search"}
         return web.json_response(about, headers=self.headers)
+
+    async def _nodes(self, _: web.Request) -> web.Response:
+        nodes = {url: {"roles": ["data"], "http": {"publish_address": url.partition("//")[2]}} for url in self.nodes}
+        return web.json_response({"nodes": nodes}, headers=self.headers)
 
     async def _mget(self, request: web.Request) -> web.Response:
         if self.refusal:

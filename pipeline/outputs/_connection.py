@@ -14,12 +14,13 @@ from typing import Any
 
 # The package first: a module in it is imported without waiting for a thread that is just importing the package.
 import aiohttp  # noqa: F401
+import orjson
 from aiohttp.payload import BytesPayload, Payload
 from elastic_transport import AiohttpHttpNode, NodeConfig, SerializerCollection, TransportError
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import AsyncElasticsearch
 
-from pipeline.outputs._answers import FILTER, Failed, Kind
+from pipeline.outputs._answers import FILTER, Failed, Kind, failed
 
 # It would warn at every try of a node that is away; an outage is told once, by the output.
 logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
@@ -62,6 +63,7 @@ class Connection:
         nodes = [_node(host, tls).replace(request_timeout=timeout, connections_per_node=most) for host in hosts]
         self._client = AsyncElasticsearch(nodes, node_class=_Node, meta_header=False)
         self._client.transport.serializers = _Bytes()
+        self._like, self._sniffed = nodes[0], set[NodeConfig]()
         self._headers = {"accept": "application/json", **headers}
 
     async def bulk(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
@@ -77,6 +79,28 @@ class Connection:
         headers = {} if body is None else {"content-type": "application/json"}
         status, answer, _ = await self._request(method, target, body, headers)
         return status, answer
+
+    async def sniff(self) -> None:
+        """Use the nodes that the cluster has now, beside those that were given; raises `Failed`."""
+        target = "/_nodes/_all/http?filter_path=nodes.*.roles,nodes.*.http.publish_address"
+        status, answer = await self.ask("GET", target, None)
+        if status != 200:
+            raise failed(status, answer)
+        nodes = orjson.loads(answer)["nodes"].values()
+        # A node that is a master only is to be left alone.
+        found = {self._node(each["http"]["publish_address"]) for each in nodes if each["roles"] != ["master"]}
+        pool = self._client.transport.node_pool
+        for node in found - self._sniffed:
+            pool.add(node)
+        for node in self._sniffed - found:
+            pool.remove(node)
+        self._sniffed = found
+
+    def _node(self, address: str) -> NodeConfig:
+        """A node at `ip:port`, or `name/ip:port`, for the rest as the ones that were given."""
+        name, _, rest = address.rpartition("/")
+        host, _, port = rest.rpartition(":")
+        return self._like.replace(host=name or host.strip("[]"), port=int(port))
 
     async def _request(
         self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]

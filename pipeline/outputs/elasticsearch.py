@@ -30,13 +30,17 @@ again is answered with 409, "already there", and never stored twice. Each docume
   one, three times in a row though others get through.
 - What Elasticsearch itself fails on (500) while its neighbours are stored, four times, is set aside.
 
+A node that gives no answer is left out for a second, then two, four, at most 30, and tried again. Where the cluster
+answers 429, is slower than a quarter of `timeout`, or not in time, fewer requests are under way at once, down to one,
+and with each round of good answers one more, up to `concurrency`.
+
 Ids are unique in one index only: with rollover, data streams, or another routing than at the first time, a record that
 is read again is stored again. Without ids (`document_id: false`) every repeat is stored again, also of a request whose
 answer was lost.
 
 Metrics: `bulk_requests_total{output,status}`, `bulk_retries_total{output,reason}` in documents,
 `read_only_documents_total{output,fate}`, `documents_repaired_total{output}`,
-`failure_store_total{output}`, `output_blocked{output}`.
+`failure_store_total{output}`, `bulk_concurrency{output}`, `output_blocked{output}`.
 """
 
 from __future__ import annotations
@@ -56,12 +60,13 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 
 from pipeline import __version__
 from pipeline.contract import Context, Payload, Unusable, Written
-from pipeline.outputs._answers import Failed, Fates, fates
+from pipeline.outputs._answers import Failed, Fates, Kind, fates
 from pipeline.outputs._conflicts import Conflicts
 from pipeline.outputs._conflicts import Mode as ConflictMode
 from pipeline.outputs._health import Health
 from pipeline.outputs._read_only import Mode, ReadOnly
 from pipeline.outputs._sender import Pauses, Sender
+from pipeline.outputs._slots import Slots
 from pipeline.outputs.bulk import Request, requests
 from pipeline.setup.start import Start
 
@@ -69,6 +74,8 @@ if TYPE_CHECKING:
     from pipeline.outputs._connection import Connection
 
 log = logging.getLogger("aiologs.output")
+
+SNIFF_SECONDS = 60.0
 
 
 class Elasticsearch:
@@ -98,7 +105,12 @@ class Elasticsearch:
         max_request_bytes: int = Field(
             default=4 << 20, ge=1024, description="A request is no larger, before compression, unless a document is."
         )
-        concurrency: int = Field(default=4, ge=1, le=64, description="Requests under way at once.")
+        concurrency: int = Field(
+            default=4, ge=1, le=64, description="Requests under way at once, at most: fewer while the cluster is slow."
+        )
+        sniff: bool = Field(
+            default=False, description="Learn the other nodes of the cluster each minute, and use them too."
+        )
         timeout: float = Field(default=60.0, gt=0, description="Seconds to wait for the answer to a request.")
         retry_first: float = Field(
             default=1.0, gt=0, description="The first pause before a retry is up to so many seconds; each next twice."
@@ -164,7 +176,11 @@ class Elasticsearch:
         self._options, self._name, self._count = options, context.name, context.count
         self._context = context
         self._health = Health(context.name, context.gauge)
-        self._slots = asyncio.Semaphore(options.concurrency)
+        self._slots = Slots(
+            options.concurrency,
+            options.timeout / 4,
+            lambda limit: context.gauge("bulk_concurrency", limit, {"output": context.name}),
+        )
         pauses = Pauses(options.retry_first, options.retry_most, options.park_after)
         self._read_only = ReadOnly(options.read_only, self.ask, context, ids=options.document_id)
         self._conflicts = Conflicts() if options.conflicts == "move" else None
@@ -173,6 +189,7 @@ class Elasticsearch:
         self._opening: asyncio.Task[Connection]
         self._greeting: asyncio.Task[None]
         self._setup = Start(context.name, options)
+        self._sniffing: asyncio.Task[None] | None = None
 
     @property
     def blocked(self) -> str | None:
@@ -184,6 +201,8 @@ class Elasticsearch:
         tls = self._tls()
         self._opening = asyncio.create_task(self._open(tls), name=f"output {self._name}: open")
         self._greeting = asyncio.create_task(self._greet(), name=f"output {self._name}: greet")
+        if self._options.sniff:
+            self._sniffing = asyncio.create_task(self._sniff(), name=f"output {self._name}: sniff")
         self._read_only.start()
         self._setup.begin()
 
@@ -233,8 +252,10 @@ class Elasticsearch:
     async def stop(self) -> None:
         """Close the connections."""
         self._setup.end()
-        self._greeting.cancel()
-        await asyncio.wait({self._opening, self._greeting})
+        background = {self._greeting, self._sniffing} if self._sniffing else {self._greeting}
+        for task in background:
+            task.cancel()
+        await asyncio.wait({self._opening, *background})
         await self._read_only.stop()
         await self._opening.result().close()
 
@@ -260,19 +281,41 @@ class Elasticsearch:
     async def _send(self, request: Request) -> Fates:
         """One request and its answer."""
         async with self._slots:
-            connection = await asyncio.shield(self._opening)
-            body, headers = request.body(ids=self._options.document_id), {}
-            if self._options.compress:
-                body, headers = await asyncio.to_thread(_gzip, body), {"content-encoding": "gzip"}
-            started = perf_counter()
-            status, answer, genuine = await connection.bulk(body, headers)
-            self._context.observe("bulk_seconds", perf_counter() - started, {"output": self._name})
+            sent, good = asyncio.get_running_loop().time(), False
+            try:
+                result = await self._exchange(request)
+                good = all(again.kind is not Kind.BUSY for again in result.again)
+            except Failed as failure:
+                good = failure.kind not in {Kind.BUSY, Kind.AWAY}
+                raise
+            finally:
+                self._slots.judge(sent, good=good)
+        return result
+
+    async def _exchange(self, request: Request) -> Fates:
+        connection = await asyncio.shield(self._opening)
+        body, headers = request.body(ids=self._options.document_id), {}
+        if self._options.compress:
+            body, headers = await asyncio.to_thread(_gzip, body), {"content-encoding": "gzip"}
+        started = perf_counter()
+        status, answer, genuine = await connection.bulk(body, headers)
+        self._context.observe("bulk_seconds", perf_counter() - started, {"output": self._name})
         self._count("bulk_requests", 1, {"output": self._name, "status": str(status)})
         if status == 200 and not self._known:
             self._known = True
             if not genuine:
                 log.warning("output %s: the server does not say to be Elasticsearch; it is used as if", self._name)
         return fates(request, status, answer)
+
+    async def _sniff(self) -> None:
+        """Learn the cluster's nodes now and then."""
+        connection = await asyncio.shield(self._opening)
+        while True:
+            try:
+                await connection.sniff()
+            except Failed as failure:
+                log.warning("output %s: the nodes of the cluster can't be learned: %s", self._name, failure.reason)
+            await asyncio.sleep(SNIFF_SECONDS)
 
 
 def _base64(text: str) -> str:

@@ -4,7 +4,7 @@ import ssl
 import subprocess
 import sys
 from base64 import b64encode
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -35,15 +35,19 @@ class Outputs:
     """Makes outputs that write to the fake, and stops them."""
 
     def __init__(self, fake: FakeElasticsearch) -> None:
+        self.gauges = defaultdict[str, list[float]](list)
         self.fake, self.counted, self._made = fake, Counter[tuple[str, str]](), list[Elasticsearch]()
 
     async def __call__(self, **options: Any) -> Elasticsearch:
         settings = Elasticsearch.Options(**({"hosts": [self.fake.url]} | FAST | options))
-        context = Context("es", "host", Memory(), count=self._count)
+        context = Context("es", "host", Memory(), self._gauge, self._count)
         output = Elasticsearch(settings, context)
         await output.start()
         self._made.append(output)
         return output
+
+    def _gauge(self, name: str, value: float, _: Any) -> None:
+        self.gauges[name].append(value)
 
     def _count(self, name: str, n: int, labels: Any) -> None:
         self.counted[name, labels.get("status") or labels.get("reason") or ""] += n
@@ -207,6 +211,38 @@ async def test_a_blocked_index_is_parked_and_the_others_are_stored(make, fake):
     assert written.stored == 2
     assert {documents.index: documents.count for documents, _ in written.late} == {"old": 2, "shut": 1}
     assert "lift the block" in written.late[0][1]
+
+
+async def test_a_node_that_dies_is_left_out_and_used_again_when_it_is_back(make, fake):
+    async with FakeElasticsearch() as other:
+        output = await make(hosts=[fake.url, other.url])
+        await other.stop()
+        for n in range(5):
+            assert await output.write(docs(3, f"while-{n}")) == Written(stored=3)
+        assert not other.requests
+        await other.start()
+        async with asyncio.timeout(20):
+            while not other.requests:
+                await output.write(docs(1, f"then-{len(fake.requests)}"))
+                await asyncio.sleep(0.1)
+
+
+async def test_sniffing_finds_the_other_nodes(make, fake):
+    async with FakeElasticsearch() as other:
+        fake.nodes = [fake.url, other.url]
+        output = await make(sniff=True)
+        async with asyncio.timeout(20):
+            while not other.requests:
+                await output.write(docs(1, f"logs-{len(fake.requests)}"))
+                await asyncio.sleep(0.01)
+
+
+async def test_a_busy_cluster_gets_fewer_requests_at_once(make, fake):
+    output = await make(max_request_bytes=1024, concurrency=8)
+    fake.next(*(Status(429) for _ in range(4)))
+    assert await output.write(docs(300)) == Written(stored=300)
+    seen = make.gauges["bulk_concurrency"]
+    assert (seen[0], min(seen)) == (8, 4)
 
 
 async def test_what_the_mapping_refuses_is_returned_with_the_reason(make, fake, caplog):
