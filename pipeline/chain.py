@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
+from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -72,6 +73,8 @@ class Processed:
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """What stages counted: (metric, label) → n, for the metrics `dropped`, `made` (label: the stage) and
     `redactions` (label: the rule)."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long each stage took."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,8 @@ class Step:
     condition: Condition | None
     holds: ByValues[bool] | None = None
     """The condition, for records by column."""
+    seconds: float = 0.0
+    """How long it took since this was last set back."""
 
     def __post_init__(self) -> None:
         if self.condition is not None:
@@ -161,6 +166,9 @@ class Chain:
                 for _, index, line in sorted(both, key=itemgetter(0)):
                     bodies.add(index, line)
         result.documents = bodies.documents()
+        for step in self.steps:
+            result.seconds[step.spec.name] = result.seconds.get(step.spec.name, 0.0) + step.seconds
+            step.seconds = 0.0
         return result
 
     def _may_splice(self, batch: Batch) -> bool:
@@ -227,8 +235,9 @@ class Chain:
             counts["made" if more > 0 else "dropped", "decode"] += abs(more)
         for step in self.steps:
             self._at = step.spec.name
-            before = len(events)
+            before, started = len(events), perf_counter()
             events = step(events)
+            step.seconds += perf_counter() - started
             if len(events) < before:
                 counts["dropped", self._at] += before - len(events)
             elif len(events) > before:

@@ -247,6 +247,9 @@ class Delivery:
         started = time.perf_counter()
         run.processed = await self.processor.process([piece.batch for piece in run.pieces])
         self._metrics.observe("chain_seconds", time.perf_counter() - started, {})
+        for stage in run.processed[0].seconds:
+            seconds = sum(each.seconds.get(stage, 0.0) for each in run.processed)
+            self._metrics.observe("stage_seconds", seconds, {"stage": stage})
         for piece, processed in zip(run.pieces, run.processed, strict=True):
             self._count(piece, processed, run.account)
             if not processed.failures:

@@ -115,7 +115,7 @@ METRICS = (
     _gauge("stage_value", "What a stage says about itself under a name that is not declared.", "name"),
     _gauge("config_reload_success_timestamp_seconds", "When the configuration was last loaded."),
     _histogram("chain_seconds", "Time that a run of batches took through the chain, with waiting.", _QUICK),
-    _histogram("stage_seconds", "Time that a batch took in a stage.", _QUICK, "stage"),
+    _histogram("stage_seconds", "Time that a run of batches took in a stage.", _QUICK, "stage"),
     _histogram("bulk_seconds", "Time until a bulk request was answered.", _SLOW, "output"),
 )
 """Every metric there is."""

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, repeat
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -50,6 +51,7 @@ class Short:
 
     def __init__(self, steps: list[Step], reads: set[str], adds: list[str], touching: list[Step]) -> None:
         self._steps, self._reads, self._adds = steps, reads, adds
+        self._touching_steps = touching
         self._touching: list[Any] = [step.stage for step in touching]
         lone = touching[0] if len(touching) == 1 else None
         self._editor: Any = lone.stage if lone and lone.condition is None and hasattr(lone.stage, "edits") else None
@@ -79,7 +81,10 @@ class Short:
         shape = self._shape(part.batch.origin)
         rows, shapes = shape.decode(part.records, whole_lines=part.batch.ends is None)
         raws = [part.records[row][:-1] for row in rows]
+        started = perf_counter()
         declined, hidden = self._edit(part.records, rows, raws, shape, shapes)
+        for step in self._touching_steps[:1]:
+            step.seconds += perf_counter() - started
         if declined:
             kept = [place for place in range(len(rows)) if place not in declined]
             rows, shapes = [rows[place] for place in kept], [shapes[place] for place in kept]
@@ -132,7 +137,7 @@ class Short:
     def _run(self, columns: Columns, hidden: list[tuple[int, Sequence[str]]]) -> Counter[tuple[str, str]]:
         counts: Counter[tuple[str, str]] = Counter()
         for step in self._steps:
-            before = len(columns)
+            before, started = len(columns), perf_counter()
             if not step.selective:
                 _fill(step, columns)
             elif hidden:
@@ -141,6 +146,7 @@ class Short:
                 counts.update(("redactions", rule) for rule in rules)
             if len(columns) < before:
                 counts["dropped", step.spec.name] += before - len(columns)
+            step.seconds += perf_counter() - started
         return counts
 
     def _lines(

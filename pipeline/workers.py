@@ -399,3 +399,5 @@ def _merge(result: Processed, part: Processed, start: int) -> None:
     result.failures += [failure._replace(record=failure.record + start) for failure in part.failures]
     result.records += part.records
     result.counts += part.counts
+    for stage, seconds in part.seconds.items():
+        result.seconds[stage] = result.seconds.get(stage, 0.0) + seconds

@@ -76,6 +76,8 @@ async def test_once_it_works_off_what_is_there_and_ends(tmp_path):
     text = pipeline.metrics.render().decode()
     assert 'aiologs_records_total{input="app"} 3.0' in text
     assert 'aiologs_documents_total{fate="stored",output="db"} 2.0' in text
+    for stage in ("timestamp", "severity", "route"):
+        assert f'aiologs_stage_seconds_count{{stage="{stage}"}} 1.0' in text
 
 
 async def test_what_was_read_is_not_read_again_and_what_is_read_again_is_already_there(tmp_path):

@@ -183,6 +183,12 @@ def test_what_the_code_counts_is_declared():
         assert labels is None or {*labels} == declared[kind, name], name
 
 
+def test_what_is_declared_is_set_somewhere():
+    paths = [*(ROOT / "pipeline").rglob("*.py"), *(ROOT / "stages").glob("*.py")]
+    code = "".join(path.read_text() for path in paths if path.name != "metrics.py")
+    assert {each.name for each in METRICS if f'"{each.name}"' not in code} == {"stage_value"}  # that is set by `report`
+
+
 def test_the_library_is_not_imported_before_somebody_asks():
     program = "import sys, pipeline.metrics; pipeline.metrics.Metrics(); sys.exit('prometheus_client' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
