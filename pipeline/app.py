@@ -72,6 +72,8 @@ class App:
             "status": self._status,
             "dead.retry": self._retry,
             "dead.purge": self._purge,
+            "tap": self.delivery.taps.answer,
+            "tap.end": self.delivery.taps.end,
         }
         self._control = Control(config.data_dir, self.commands)
         self.started = time.time()

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipeline import __version__, dead_commands, replay_commands, setup_commands
+from pipeline import __version__, dead_commands, replay_commands, setup_commands, watch_commands
 from pipeline.contract import Unusable
 
 app = typer.Typer(
@@ -132,6 +132,10 @@ def explain(
 
 
 app.command(epilog=replay_commands.EXAMPLES)(replay_commands.replay)
+app.command(epilog="Examples: aiologs top -c config/aiologs.yaml; aiologs top --once --json")(watch_commands.top)
+app.command(epilog="Example: aiologs tap -c config/aiologs.yaml --where 'severity >= 17' --stage redact --limit 10")(
+    watch_commands.tap
+)
 
 
 @app.command(epilog="Examples: aiologs stages; aiologs stages geoip; aiologs stages --kind output elasticsearch")

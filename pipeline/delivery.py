@@ -24,6 +24,7 @@ from pipeline.database import StorageError
 from pipeline.dead import DeadLetters, Letter
 from pipeline.ledger import Account, Ledger
 from pipeline.since import Since
+from pipeline.tap import Taps
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ class Delivery:
         self._runs: set[asyncio.Task[None]] = set()
         self._processing = self._busy = 0  # runs in the chain; runs in the chain or in the outputs
         self.in_flight_bytes = self.in_flight_batches = 0
+        self.taps = Taps()
         self.waiting, self.writing = Since(), Since()
-        """Inputs that wait for room; outputs that have a write under way."""
+        """Inputs that wait for an acknowledgement; outputs that have a write under way."""
         self.troubles: dict[str, tuple[str, float]] = {}
         """What can't be written to our own databases: the purpose, the message, since when (seconds since 1970)."""
 
@@ -124,13 +126,15 @@ class Delivery:
         """See `contract.Deliver`."""
         if not batch.block:
             return Outcome()
-        whole = await self._admitted(batch, wait=wait)
-        parts = [_Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
-        whole.left = len(parts)
-        self._ledger.take(batch, sum(part.records for part in parts))
-        self._turns.add(batch.input, parts)
-        self._start_runs()
-        return await asyncio.shield(whole.done)
+        with self.waiting.during(batch.input):
+            whole = await self._admitted(batch, wait=wait)
+            parts = [_Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
+            whole.left = len(parts)
+            self._ledger.take(batch, sum(part.records for part in parts))
+            self.taps.offer(batch)
+            self._turns.add(batch.input, parts)
+            self._start_runs()
+            return await asyncio.shield(whole.done)
 
     def in_flight(self, output: str) -> int:
         """How many records and events have no fate yet at an output."""
@@ -155,8 +159,7 @@ class Delivery:
         while not self._has_room(batch.input, size):
             if not wait:
                 raise Full(retry_after=1.0)
-            with self.waiting.during(batch.input):
-                await self._freed.wait()
+            await self._freed.wait()
         self._held[batch.input] += size
         self.in_flight_bytes += len(batch.block)
         self.in_flight_batches += 1

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pipeline.app import App
 
 SLOW_SECONDS = 5.0
-"""A write that takes longer is named as what an input waits for."""
+"""An input that waits longer for an acknowledgement is named, and a write that takes longer, as what for."""
 
 
 class Blocked:
@@ -69,7 +69,7 @@ def _summary(app: App) -> list[str]:
     found += [
         f"input {name} waits since {_moment(since)} ({_ago(since):g} s) for {_cause(app)}"
         for name, since in app.delivery.waiting.oldest().items()
-        if _ago(since) >= 1
+        if _ago(since) >= SLOW_SECONDS
     ]
     for (output, index), n in app.parked.counts().items():
         if n > 0:
@@ -101,7 +101,9 @@ def _input(app: App, name: str, type_: str) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "type": type_,
         "records": int(app.metrics.values("records").get((name,), 0)),
-        "waits": since and {"since": _moment(since), "seconds": _ago(since), "for": _cause(app)},
+        "waits": {"since": _moment(since), "seconds": _ago(since), "for": _cause(app)}
+        if since and _ago(since) >= SLOW_SECONDS
+        else None,
     }
     for metric, key in (("file_lag_bytes", "lag_bytes"), ("kafka_lag", "lag_records")):
         lags = {"/".join(of): value for (source, *of), value in app.metrics.values(metric).items() if source == name}
