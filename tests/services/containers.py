@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 from tests.services.ports import free_port, wait_for_http, wait_for_port
-from tests.services.versions import ELASTICSEARCH, KAFKA
+from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD, SUPERUSER
 
 NAME = "Docker"
 
@@ -21,23 +23,46 @@ def why_not() -> str | None:
     return None
 
 
-def elasticsearch(stack: ExitStack) -> tuple[str, Callable[[], None]]:
-    """Start a single node without security; its URL, and what returns when it answers."""
+def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -> tuple[str, Callable[[], None]]:
+    """Start a cluster; the URL of its first node, and what returns when all nodes answer."""
+    from testcontainers.core.network import Network
+
+    network = stack.enter_context(Network())
+    names = [f"es-{n + 1}" for n in range(nodes)]
+    url, *_ = [_node(stack, network, name, names, security=security) for name in names]
+    if security:
+        address = urlsplit(url)
+        return url, partial(wait_for_port, str(address.hostname), int(address.port or 0))
+    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}")
+
+
+def _node(stack: ExitStack, network: Any, name: str, names: list[str], *, security: bool) -> str:
     from testcontainers.core.container import DockerContainer
 
     container = DockerContainer(f"elasticsearch:{ELASTICSEARCH}").with_exposed_ports(9200)
-    settings = {
-        "discovery.type": "single-node",
-        "xpack.security.enabled": "false",
+    container.with_network(network).with_network_aliases(name)
+    formation = (
+        {"discovery.type": "single-node"}
+        if len(names) == 1
+        else {"cluster.initial_master_nodes": names[0], "discovery.seed_hosts": ",".join(names)}
+    )
+    settings = formation | {
+        "node.name": name,
+        "xpack.security.enabled": str(security).lower(),
+        "xpack.security.http.ssl.enabled": "false",
+        "xpack.security.transport.ssl.enabled": "false",
         "cluster.routing.allocation.disk.threshold_enabled": "false",
         "indices.lifecycle.poll_interval": "1s",
         "ES_JAVA_OPTS": "-Xms1g -Xmx1g",
     }
-    for name, value in settings.items():
-        container.with_env(name, value)
+    for setting, value in settings.items():
+        container.with_env(setting, value)
     stack.enter_context(container)
-    url = f"http://{container.get_container_host_ip()}:{container.get_exposed_port(9200)}"
-    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow")
+    if security:
+        # The image knows `elastic`; the tests' name for who may do everything is that of the other way, too.
+        add = f"bin/elasticsearch-users useradd {SUPERUSER} -p {PASSWORD} -r superuser"
+        container.exec(["bash", "-c", add])
+    return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(9200)}"
 
 
 def kafka(stack: ExitStack) -> tuple[str, Callable[[], None]]:

@@ -24,7 +24,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from tests.services.ports import free_port, wait_for_http, wait_for_port
-from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD
+from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD, SUPERUSER
 
 NAME = "Maven"
 HERE = Path(__file__).parent
@@ -59,9 +59,9 @@ def _jdk() -> Path | None:
 def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -> tuple[str, Callable[[], None]]:
     """Start a cluster; the URL of its first node, and what returns when all nodes answer.
 
-    With security, `elastic` is the superuser, with the password of `versions.PASSWORD`.
+    With security, who may do everything is in `versions`.
     """
-    program = _program(f"elasticsearch-{ELASTICSEARCH}", _install_elasticsearch)
+    program = _program(f"elasticsearch-{ELASTICSEARCH}-{_plugin_version()}", _install_elasticsearch)
     ports = [(free_port(), free_port()) for _ in range(nodes)]
     checks = [_node(stack, program, n, ports, security=security) for n in range(nodes)]
     url = f"http://127.0.0.1:{ports[0][0]}"
@@ -102,8 +102,8 @@ def _node(
         settings["discovery.seed_hosts"] = str([f"127.0.0.1:{port}" for _, port in ports])
     (run / "config/elasticsearch.yml").write_text("".join(f"{key}: {value}\n" for key, value in settings.items()))
     if security:
-        (run / "config/users").write_text(f"elastic-test:{_hashed(PASSWORD)}\n")
-        (run / "config/users_roles").write_text("superuser:elastic-test\n")
+        (run / "config/users").write_text(f"{SUPERUSER}:{_hashed(PASSWORD)}\n")
+        (run / "config/users_roles").write_text(f"superuser:{SUPERUSER}\n")
     command: list[str | Path] = [program / "bin/elasticsearch"]
     if ROOT:
         _give_away(run)
@@ -136,6 +136,12 @@ def _install_elasticsearch(folder: Path) -> None:
     (folder / "config/jvm.options.d").mkdir(exist_ok=True)
     (folder / "config/jvm.options.d/heap.options").write_text("-Xms1g\n-Xmx1g\n")
     _install_plugin(folder)
+
+
+def _plugin_version() -> str:
+    """A hash of the plugin's sources: what was installed with others is not used."""
+    sources = sorted((HERE / "test-ilm").rglob("*.*"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:8]
 
 
 def _install_plugin(folder: Path) -> None:

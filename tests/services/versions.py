@@ -2,5 +2,5 @@
 
 ELASTICSEARCH = "9.2.0"
 KAFKA = "4.1.1"
-PASSWORD = "aiologs-test"
-"""Of the superuser in clusters with security."""
+SUPERUSER, PASSWORD = "superuser", "aiologs-test"
+"""Of clusters with security."""

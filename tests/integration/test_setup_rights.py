@@ -1,0 +1,120 @@
+"""What rights `setup` needs, on a real Elasticsearch with security."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.outputs.elasticsearch import Elasticsearch
+from pipeline.setup.cluster import Cluster, Refused
+from pipeline.setup.definitions import shipped
+from pipeline.setup.doctor import examine, mend
+from pipeline.setup.plan import apply, look
+from tests.integration.setup_cluster import clean, phase, wait, write
+from tests.services.versions import PASSWORD, SUPERUSER
+
+pytestmark = pytest.mark.elasticsearch
+
+ROLE = json.loads((shipped() / "role.json").read_text())
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
+@pytest.fixture(scope="module")
+def superuser(secured_url):
+    with clean(secured_url, username=SUPERUSER, password=PASSWORD) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def as_role(superuser, secured_url):
+    """A cluster as somebody with a role sees it."""
+
+    def make(role: dict) -> Cluster:
+        superuser.ask("PUT", "_security/role/aiologs-test", role)
+        user = {"password": PASSWORD, "roles": ["aiologs-test"]}
+        superuser.ask("PUT", "_security/user/aiologs-test", user)
+        return Cluster(Elasticsearch.Options(hosts=[secured_url], username="aiologs-test", password=PASSWORD))
+
+    return make
+
+
+@pytest.fixture(autouse=True)
+def _empty(superuser):
+    from tests.integration.setup_cluster import empty
+
+    empty(superuser)
+
+
+@pytest.mark.parametrize("mode", ["daily", "data_stream", "rollover"])
+def test_the_documented_role_suffices(as_role, superuser, mode):
+    cluster = as_role(ROLE)
+    apply(cluster, look(cluster, mode))
+    assert look(cluster, mode).clean
+    assert examine(cluster, mode) == []
+
+
+def test_the_documented_role_suffices_to_repair(as_role, superuser):
+    cluster = as_role(ROLE)
+    write(superuser, "aio-logs-undated", {"message": "early"})
+    superuser.ask("PUT", "aio-logs-2026.11.20", {"settings": {"index.blocks.read_only_allow_delete": True}})
+    for _ in range(2):
+        findings = examine(cluster, "daily")
+        assert findings
+        mend(cluster, findings)
+        assert [each.outcome for each in findings if each.outcome != "repaired"] == []
+        if not examine(cluster, "daily"):
+            break
+    assert examine(cluster, "daily") == []
+
+
+def less(**without: str) -> dict:
+    """The role without a privilege of the cluster or of the indices."""
+    role: dict = json.loads(json.dumps(ROLE))
+    if "cluster" in without:
+        role["cluster"].remove(without["cluster"])
+    if "indices" in without:
+        role["indices"][0]["privileges"].remove(without["indices"])
+    return role
+
+
+@pytest.mark.parametrize("privilege", ROLE["cluster"])
+def test_without_a_privilege_of_the_cluster_it_is_named(as_role, privilege):
+    cluster = as_role(less(cluster=privilege))
+    with pytest.raises(Refused) as refused:
+        apply(cluster, look(cluster, "daily"))
+    assert refused.value.status == 403
+    assert privilege in str(refused.value)
+    assert "role.json" in str(refused.value)
+
+
+@pytest.mark.parametrize("privilege", ROLE["indices"][0]["privileges"])
+def test_without_a_privilege_of_the_indices_it_is_named(as_role, superuser, privilege):
+    cluster = as_role(less(indices=privilege))
+    superuser.ask("PUT", "aio-logs-2026.11.20")
+
+    def all_of_it() -> None:
+        apply(cluster, look(cluster, "daily"))
+        examine(cluster, "daily")
+
+    with pytest.raises(Refused) as refused:
+        all_of_it()
+    assert privilege in str(refused.value)
+
+
+def test_policies_really_run_with_security_on(superuser):
+    apply(superuser, look(superuser, "daily"))
+    write(superuser, "aio-logs-2026.01.01", {"message": "old"})
+    wait(lambda: phase(superuser, "aio-logs-2026.01.01") == "deleted")
+
+
+def test_a_key_of_the_api_will_do(superuser, secured_url):
+    key = superuser.ask("POST", "_security/api_key", {"name": "aiologs", "role_descriptors": {"aiologs": ROLE}})
+    cluster = Cluster(Elasticsearch.Options(hosts=[secured_url], api_key=key["encoded"]))
+    apply(cluster, look(cluster, "daily"))
+    assert look(cluster, "daily").clean
+
+
+def test_a_wrong_password_is_told(secured_url):
+    cluster = Cluster(Elasticsearch.Options(hosts=[secured_url], username="nobody", password="wrong"))
+    with pytest.raises(Refused, match="look at api_key, or username and password"):
+        look(cluster, "daily")
