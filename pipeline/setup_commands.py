@@ -133,7 +133,7 @@ def _problems(*, exit_code: int) -> Iterator[None]:
     try:
         yield
     except Away as away:
-        typer.echo(f"no Elasticsearch answers: {away}", err=True)
+        typer.echo(f"no Elasticsearch answers: {away}; look at `hosts` of the output", err=True)
     except (Unusable, Refused, Unfit) as error:
         typer.echo(str(error), err=True)
     else:

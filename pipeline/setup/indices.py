@@ -108,7 +108,7 @@ def _retry(index: str) -> Callable[[Cluster], None]:
 def _replicas(index: str, replicas: int, phase: str | None, wanted: Wanted) -> Iterator[Finding]:
     if replicas > max(0, wanted.data_nodes - 1):
         fit = max(0, wanted.data_nodes - 1)
-        what = f"{replicas} replicas can't be placed on {wanted.data_nodes} data node(s): its lifecycle waits for ever"
+        what = f"replicas: {replicas}, but there is room for {fit}: more are never placed, and its lifecycle waits"
         yield Finding(
             "replicas", index, what, f"set number_of_replicas to {fit}", settings(index, index__number_of_replicas=fit)
         )

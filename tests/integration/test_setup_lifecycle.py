@@ -1,11 +1,15 @@
 """Indices of each family age on a real Elasticsearch with lifecycle management, as README promises."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from pipeline.setup.definitions import wanted
+from pipeline.setup.plan import look
 from tests.integration.setup_cluster import DAY, aged, clean, explain, looks, phase, set_up, wait, write
+from tests.services import servers
 
 pytestmark = pytest.mark.elasticsearch
 
@@ -31,6 +35,21 @@ def two(two_nodes_url):
 def one(elasticsearch_url):
     with clean(elasticsearch_url) as cluster:
         yield cluster
+
+
+@pytest.mark.skipif(servers.why_not() is not None, reason="Elasticsearch's classes are only there with Maven and a JDK")
+def test_elasticsearchs_own_parser_takes_every_policy(tmp_path):
+    paths = []
+    for mode in ("daily", "data_stream"):
+        for name, body in wanted(mode, 2).of("lifecycle policy").items():
+            (tmp_path / mode).mkdir(exist_ok=True)
+            path = tmp_path / mode / f"{name}.json"
+            path.write_text(json.dumps(body))
+            paths.append(path)
+    told = servers.validate_policies(paths)
+    assert told.count("OK ") == len(paths), told
+    assert "WARNING" not in told
+    assert "warm/forcemerge/forcemerge" in told
 
 
 @pytest.mark.parametrize(
@@ -125,8 +144,6 @@ def test_error_groups_are_never_read_only(two):
 
 
 def test_on_one_data_node_warm_does_not_wait_for_a_replica(one):
-    from pipeline.setup.plan import look
-
     plan = look(one, "daily")
     assert plan.wanted.data_nodes == 1
     assert re.search("one data node: .* 0 replicas instead of 1; run setup again when there are more", str(plan))

@@ -138,6 +138,16 @@ def _install_elasticsearch(folder: Path) -> None:
     _install_plugin(folder)
 
 
+def validate_policies(paths: list[Path]) -> str:
+    """What Elasticsearch's own parser says about lifecycle policies: a line `OK` or `BAD` for each, and its steps."""
+    program, jdk = _program(f"elasticsearch-{ELASTICSEARCH}-{_plugin_version()}", _install_elasticsearch), _jdk()
+    assert jdk is not None
+    classes = f"{program}/lib/*:{program}/modules/x-pack-core/*"
+    command = [jdk / "bin/java", "-cp", classes, HERE / "ValidateIlm.java", *paths]
+    done: subprocess.CompletedProcess[str] = subprocess.run(command, check=False, capture_output=True, text=True)
+    return done.stdout
+
+
 def _plugin_version() -> str:
     """A hash of the plugin's sources: what was installed with others is not used."""
     sources = sorted((HERE / "test-ilm").rglob("*.*"))

@@ -22,7 +22,7 @@ class Gate {
         EXPLAIN = new ActionType<>("indices:admin/ilm/explain"),
         RETRY = new ActionType<>("indices:admin/ilm/retry"),
         DS_GET = new ActionType<>("indices:admin/data_stream/get"),
-        DS_CREATE = new ActionType<>("indices:admin/data_stream/create"),
+        DS_CREATE = new ActionType<>("indices:admin/data_stream/modify"), // a request of its own class belongs to `create`, and `manage` has both
         MAIN = new ActionType<>("cluster:monitor/main");
 
     static class Request extends LegacyActionRequest implements IndicesRequest.Replaceable {
