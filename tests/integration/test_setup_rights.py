@@ -80,7 +80,7 @@ def test_without_a_privilege_of_the_cluster_it_is_named(as_role, privilege):
 def test_without_manage_on_the_indices_it_is_named(as_role):
     cluster = as_role(ROLE | {"indices": [{"names": ["aio-*"], "privileges": ["monitor", "view_index_metadata"]}]})
     plan = look(cluster, "daily")
-    with pytest.raises(Refused, match="index privileges.*manage"):
+    with pytest.raises(Refused, match=r"index privileges.*manage"):
         apply(cluster, plan)
 
 
