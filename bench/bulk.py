@@ -96,7 +96,7 @@ async def bare(url: str, payloads: list[Documents], *, ids: bool) -> float:
 
 async def output(url: str, payloads: list[Documents], *, ids: bool) -> float:
     """The output as the daemon uses it."""
-    options = Elasticsearch.Options(hosts=[url], document_id=ids, concurrency=CONCURRENCY)
+    options = Elasticsearch.Options(hosts=[url], document_id=ids, concurrency=CONCURRENCY, setup="off")
     es = Elasticsearch(options, Context("es", "bench", Nothing()))
     await es.start()
     await es.ask("GET", "/")  # the client is imported by then

@@ -206,7 +206,8 @@ def _reason(item: dict[str, Any], index: str, *, advise: bool = False) -> str:
         text += "; caused by {}: {}".format(*_error(error["caused_by"]))
     if not advise:
         return f"{text} ({_TOO_MANY})" if "Limit of total fields" in text else text
-    return f"index {index}: {text}{_advice(text)}"
+    advice = f" ({_privileges(text)})" if type_ == "security_exception" else _advice(text)
+    return f"index {index}: {text}{advice}"
 
 
 _TOO_MANY = (
@@ -219,7 +220,6 @@ _ADVICE = {
     r"/12/": "a disk of the cluster is full (flood stage); make room, then Elasticsearch lifts the block itself",
     "^index_closed": "open it with POST /INDEX/_open",
     "^index_not_found": "create the index or the alias; `action.auto_create_index` may forbid to make it on the way",
-    "^security_exception": "the user or API key needs the privileges create_doc and auto_configure on it",
     "does not exist": "create the ingest pipeline, or take it out of the index's settings",
     "no write index": "mark one index of the alias with is_write_index",
     "shards open": "delete or merge old indices, or raise cluster.max_shards_per_node",
@@ -230,13 +230,35 @@ def _advice(text: str) -> str:
     return next((f" ({advice})" for pattern, advice in _ADVICE.items() if re.search(pattern, text)), "")
 
 
+_WRITING = "create_doc on the index, and auto_configure to make it and new fields"
+_ACTIONS = {
+    "indices:admin/(auto_create|create|mapping)": "auto_configure on the index",
+    "indices:data/read": "read on the index",
+    "indices:admin/settings/update": "manage on the index",
+    "indices:(monitor|admin/get|admin/ilm/explain)": "view_index_metadata on the index",
+    "cluster:admin/ilm/get": "read_ilm on the cluster",
+    "cluster:monitor": "monitor on the cluster",
+}
+"""Actions, by how their names begin, and the privilege that allows each
+(https://www.elastic.co/docs/deploy-manage/users-roles/cluster-or-deployment-auth/elasticsearch-privileges)."""
+
+
+def _privileges(text: str) -> str:
+    """Which privilege a refusal by the security of Elasticsearch is about, from the action that it names."""
+    action = re.search(r"action \[([^]]+)]", text)
+    found = next((name for pattern, name in _ACTIONS.items() if action and re.match(pattern, action[1])), _WRITING)
+    return f"the user or API key needs the privilege {found}"
+
+
 def failed(status: int, answer: bytes) -> Failed:
     """What a status other than 200 says of a whole request."""
     reason = f"answers {status}: {_shown(answer)}"
     if status == 413:
         return Failed(Kind.TOO_LARGE, f"{reason} (a request is larger than the server or a proxy before it takes)")
-    if status in {401, 403}:
-        return Failed(Kind.DENIED, f"{reason} (look at api_key, or username and password, and their privileges)")
+    if status == 401:
+        return Failed(Kind.DENIED, f"{reason} (look at api_key, or username and password)")
+    if status == 403:
+        return Failed(Kind.DENIED, f"{reason} ({_privileges(answer.decode(errors='replace'))})")
     if status == 429 or status >= 500:
         return Failed(Kind.BUSY, reason)
     # Elasticsearch refuses all for one document with, for instance, an id of more than 512 bytes. A proxy's 400, or

@@ -86,9 +86,12 @@ class Connection:
         status, answer = await self.ask("GET", target, None)
         if status != 200:
             raise failed(status, answer)
-        nodes = orjson.loads(answer)["nodes"].values()
-        # A node that is a master only is to be left alone.
-        found = {self._node(each["http"]["publish_address"]) for each in nodes if each["roles"] != ["master"]}
+        try:
+            nodes = orjson.loads(answer)["nodes"].values()
+            # A node that is a master only is to be left alone.
+            found = {self._node(each["http"]["publish_address"]) for each in nodes if each["roles"] != ["master"]}
+        except (ValueError, LookupError, TypeError, AttributeError):
+            raise Failed(Kind.ODD, "the answer does not tell the nodes") from None
         pool = self._client.transport.node_pool
         for node in found - self._sniffed:
             pool.add(node)

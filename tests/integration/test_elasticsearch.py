@@ -100,6 +100,13 @@ async def test_what_comes_to_a_data_stream_is_created(cluster):
         cluster.ask("DELETE", f"_index_template/{name}")
 
 
+async def test_sniffing_understands_the_nodes_of_the_cluster(cluster, caplog):
+    async with output(cluster.url, sniff=True) as es:
+        for n in range(5):
+            assert await es.write(docs(f"{cluster.prefix}sniff-{n}", 10)) == Written(stored=10)
+    assert "can't be learned" not in caplog.text
+
+
 # --- the fake is as the real one ---
 
 

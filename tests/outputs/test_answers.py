@@ -80,6 +80,28 @@ AGAIN = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("action", "privilege"),
+    [
+        ("indices:data/write/bulk[s]", "create_doc on the index, and auto_configure"),
+        ("indices:admin/auto_create", "auto_configure on the index"),
+        ("indices:admin/mapping/auto_put", "auto_configure on the index"),
+        ("indices:data/read/mget", "read on the index"),
+        ("indices:admin/settings/update", "manage on the index"),
+        ("indices:monitor/settings/get", "view_index_metadata on the index"),
+        ("cluster:admin/ilm/get", "read_ilm on the cluster"),
+    ],
+)
+def test_a_refusal_for_want_of_a_privilege_names_it(action: str, privilege: str):
+    reason = f"action [{action}] is unauthorized for API key id [x] of user [y] on indices [a]"
+    (again,) = fates(Request(payload(a=1)), 200, answer(error(403, "security_exception", reason))).again
+    assert again.kind is Kind.DENIED
+    assert f"needs the privilege {privilege}" in again.reason
+    whole = orjson.dumps({"error": {"root_cause": [], "type": "security_exception", "reason": reason}})
+    with pytest.raises(Failed, match=f"needs the privilege {privilege}"):
+        fates(Request(payload(a=1)), 403, whole)
+
+
 @pytest.mark.parametrize(("item", "kind"), AGAIN)
 def test_what_may_pass_is_to_be_sent_again(item: dict[str, Any], kind: Kind):
     result = fates(Request(payload(a=2)), 200, answer(STORED, item))
