@@ -25,10 +25,11 @@ from pipeline.config import Config, InputPart, OutputPart
 from pipeline.contract import Input, Output, Unusable
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
+from pipeline.nursery import Nursery
 from pipeline.running import Running
 from pipeline.swap import SwapOutput, Use
 from pipeline.tls import TLS
-from pipeline.workers import Inline, Nursery, Processor, Workers
+from pipeline.workers import Inline, Processor, Workers
 
 Part = InputPart | OutputPart
 Stamp = tuple[int, int, int] | None

@@ -55,12 +55,15 @@ class Batch:
     refuse: bool = False
     """Records that the chain can't process are only reported in the outcome, not set aside:
     for inputs whose client gets the answer."""
+    _count: int = field(default=-1, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         """How many records it has, blank lines among them."""
         if self.ends is not None:
             return len(self.ends)
-        return self.block.count(b"\n") + (not self.block.endswith(b"\n") and bool(self.block))
+        if self._count < 0:
+            self._count = self.block.count(b"\n") + (not self.block.endswith(b"\n") and bool(self.block))
+        return self._count
 
     def records(self) -> list[bytes]:
         """The records without their newline and a carriage return before it; an empty line is an empty record."""

@@ -14,13 +14,14 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline import __version__, check, config, database
+from pipeline import __version__, check, config, database, memory
 from pipeline.app import App, NotDrained
 from pipeline.change import make_workers
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
+from pipeline.nursery import Nursery
 from pipeline.reload import Reload
-from pipeline.workers import Inline, Nursery, Processor
+from pipeline.workers import Inline, Processor
 
 log = logging.getLogger("aiologs")
 
@@ -42,6 +43,7 @@ def run(path: Path, *, once: bool = False) -> int:
     settings = config.load(path)
     set_up(settings.log)
     log.info("aiologs %s starts with %s", __version__, path)
+    memory.keep()
     chain = check.build(settings)
     for warning in chain.warnings:
         log.warning("%s", warning)

@@ -70,8 +70,7 @@ class Turns(Generic[T]):
 
 def weight(batch: Batch) -> int:
     """How much work a batch is, in bytes: those of its records, of which tiny ones count for more than they have."""
-    records = batch.block.count(b"\n") if batch.ends is None else len(batch.ends)
-    return max(len(batch.block), _RECORD * records)
+    return max(len(batch.block), _RECORD * len(batch))
 
 
 def pieces(batch: Batch, most: int) -> list[tuple[int, Batch]]:

@@ -58,14 +58,12 @@ class _Place(NamedTuple):
     """What is known of an address."""
 
     geo: dict[str, Any] | None
-    location: dict[str, float] | None
     system: dict[str, Any] | None
-    shared: Any = MISSING
-    """`geo` and `location` together, for those who do not change it."""
-    json: bytes = b""
+    json: bytes
+    """That of `geo`."""
 
 
-_NOWHERE = _Place(None, None, None)
+_NOWHERE = _Place(None, None, b"")
 
 
 class Geoip:
@@ -113,12 +111,10 @@ class Geoip:
             address = get(event)
             if address.__class__ is not str:
                 continue
-            geo, location, system, *_ = cache(address) or self._look_up(address)
+            geo, system, _ = cache(address) or self._look_up(address)
             if geo is not None:
                 # Each event has its own: later stages may change it.
-                place = geo.copy()
-                if location is not None:
-                    place["location"] = location.copy()
+                place = {key: _copy(value) for key, value in geo.items()}
                 if flat:
                     event[target] = place
                 else:
@@ -134,7 +130,8 @@ class Geoip:
             (cache(address) or self._look_up(address)) if address.__class__ is str else _NOWHERE
             for address in columns[self._field]
         ]
-        columns.add(self._target, [place.shared for place in places], [place.json for place in places])
+        values = [MISSING if place.geo is None else place.geo for place in places]
+        columns.add(self._target, values, [place.json for place in places])
         if self._asn:
             systems = [MISSING if place.system is None else place.system for place in places]
             columns.add(self._asn_target, systems)
@@ -151,14 +148,11 @@ class Geoip:
     def _place(self, address: str) -> _Place:
         record = self._city.get(address)
         geo = {name: value for name, find in self._properties if (value := find(record))}
-        location = geo.pop("location", None)
         system = _system(self._asn.get(address)) if self._asn else None
-        if not geo and not location and not system:
+        if not geo and not system:
             return _NOWHERE
-        if not geo and not location:
-            return _Place(None, None, system)
-        whole = geo if location is None else {**geo, "location": location}
-        return _Place(geo, location, system, whole, orjson.dumps(whole))
+        # orjson's own bytes keep the kilobyte or more that they were written into.
+        return _Place(geo, system, b"%b" % orjson.dumps(geo)) if geo else _Place(None, system, b"")
 
     def refresh(self) -> None:
         """Take up a database that was replaced; where the new one can't be read, the old one stays in use."""

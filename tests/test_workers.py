@@ -10,7 +10,8 @@ from pydantic import BaseModel
 from pipeline import registry
 from pipeline.chain import Chain, ChainSpec, StageSpec
 from pipeline.contract import Batch, Event, Unusable
-from pipeline.workers import Inline, Nursery, Workers
+from pipeline.nursery import Nursery
+from pipeline.workers import Inline, Workers
 
 
 class Options(BaseModel):

@@ -15,7 +15,8 @@ from typing import Any
 # The package first: a module in it is imported without waiting for a thread that is just importing the package.
 import aiohttp  # noqa: F401
 import orjson
-from aiohttp.payload import BytesPayload, Payload
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.payload import Payload
 from elastic_transport import AiohttpHttpNode, NodeConfig, SerializerCollection, TransportError
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import AsyncElasticsearch
@@ -28,12 +29,20 @@ logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
 _TARGET = f"/_bulk?filter_path={FILTER}"
 
 
-class _Body(BytesPayload):
-    """A body of any size; aiohttp's own warns above 1 MiB, of a wait that uvloop's sockets don't have."""
+class _Body(Payload):
+    """A body in pieces, each of which goes to the socket as it is: aiohttp would put them and the head together."""
 
-    def __init__(self, value: bytes) -> None:
-        Payload.__init__(self, value, content_type="application/x-ndjson")
-        self._size = len(value)
+    def __init__(self, value: Sequence[bytes]) -> None:
+        super().__init__(value, content_type="application/x-ndjson")
+        self._size = sum(map(len, value))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return b"".join(self._value).decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        writer.send_headers()
+        for piece in self._value:
+            await writer.write(piece)
 
 
 class _Bytes(SerializerCollection):
@@ -66,7 +75,7 @@ class Connection:
         self._like, self._sniffed = nodes[0], set[NodeConfig]()
         self._headers = {"accept": "application/json", **headers}
 
-    async def bulk(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
+    async def bulk(self, body: Sequence[bytes], headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
         """Status and body of the answer, and whether it says to be Elasticsearch's; raises `Failed` without one."""
         return await self._request("POST", _TARGET, body, {"content-type": "application/x-ndjson", **headers})
 
@@ -77,7 +86,7 @@ class Connection:
     async def ask(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
         """Status and body of the answer to any other request, with a JSON body or none; raises `Failed` without one."""
         headers = {} if body is None else {"content-type": "application/json"}
-        status, answer, _ = await self._request(method, target, body, headers)
+        status, answer, _ = await self._request(method, target, None if body is None else [body], headers)
         return status, answer
 
     async def sniff(self) -> None:
@@ -106,7 +115,7 @@ class Connection:
         return self._like.replace(host=name or host.strip("[]"), port=int(port))
 
     async def _request(
-        self, method: str, target: str, body: bytes | None, headers: Mapping[str, str]
+        self, method: str, target: str, body: Sequence[bytes] | None, headers: Mapping[str, str]
     ) -> tuple[int, bytes, bool]:
         try:
             meta, answer = await self._client.transport.perform_request(

@@ -21,9 +21,9 @@ class Request:
         """How many documents."""
         return sum(section.count for section in self.sections)
 
-    def body(self, *, ids: bool = True) -> bytes:
-        """The body to send; without `ids`, Elasticsearch gives the documents ids of its own."""
-        return b"".join(section.body if ids else _without_ids(section) for section in self.sections)
+    def body(self, *, ids: bool = True) -> list[bytes]:
+        """The body to send, in pieces; without `ids`, Elasticsearch gives the documents ids of its own."""
+        return [section.body if ids else _without_ids(section) for section in self.sections]
 
     def lines(self) -> Iterator[tuple[str, bytes, bytes]]:
         """Index, action line and document of each."""

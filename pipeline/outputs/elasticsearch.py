@@ -296,7 +296,7 @@ class Elasticsearch:
         connection = await asyncio.shield(self._opening)
         body, headers = request.body(ids=self._options.document_id), {}
         if self._options.compress:
-            body, headers = await asyncio.to_thread(_gzip, body), {"content-encoding": "gzip"}
+            body, headers = [await asyncio.to_thread(_gzip, b"".join(body))], {"content-encoding": "gzip"}
         started = perf_counter()
         status, answer, genuine = await connection.bulk(body, headers)
         self._context.observe("bulk_seconds", perf_counter() - started, {"output": self._name})

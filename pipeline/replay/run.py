@@ -11,15 +11,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline import database
+from pipeline import database, memory
 from pipeline.chain import Chain
 from pipeline.metrics import Metrics
+from pipeline.nursery import Nursery
 from pipeline.replay.engine import Replay, Summary
 from pipeline.replay.job import Job
 from pipeline.replay.progress import Progress
 from pipeline.replay.reading import Reading, readings
 from pipeline.sqlite import make_folder
-from pipeline.workers import Inline, Nursery, Processor, Workers
+from pipeline.workers import Inline, Processor, Workers
 
 
 def run(job: Job, *, again: bool = False, plan: bool = False, quiet: bool = False) -> Summary:
@@ -28,6 +29,7 @@ def run(job: Job, *, again: bool = False, plan: bool = False, quiet: bool = Fals
     `again`: begin at the beginning, whatever was read before. `plan`: write nothing, only say what would be written.
     `quiet`: show no progress.
     """
+    memory.keep()
     found = readings(job)
     chain = Chain(job.chain([each.part for each in found]))
     workers = job.config.workers

@@ -18,7 +18,7 @@ def test_what_fits_is_one_request_of_the_very_sections():
     sections = payload(a=2, b=1)
     (request,) = requests(sections, 1 << 20)
     assert request.sections == sections
-    assert request.body() == sections[0].body + sections[1].body
+    assert b"".join(request.body()) == sections[0].body + sections[1].body
     assert request.count == 3
 
 
@@ -31,7 +31,7 @@ def test_nothing_to_send_is_no_request():
 def test_requests_keep_every_document_in_order_and_the_limit(counts: dict[str, int], limit: int):
     parts = requests(payload(**counts), limit)
     assert ids(*parts) == [f"{index}-{n}" for index, count in counts.items() for n in range(count)]
-    assert all(part.count == 1 or len(part.body()) <= limit for part in parts)
+    assert all(part.count == 1 or len(b"".join(part.body())) <= limit for part in parts)
     assert all(len(ids(part)) == part.count for part in parts)
 
 
@@ -50,7 +50,9 @@ def test_halves_are_all_documents_in_two_parts(counts: dict[str, int]):
 
 def test_ids_can_be_left_out():
     request = Request(payload(a=2))
-    assert request.body(ids=False) == b'{"create":{"_index":"a"}}\n{"n":0}\n{"create":{"_index":"a"}}\n{"n":1}\n'
+    assert (
+        b"".join(request.body(ids=False)) == b'{"create":{"_index":"a"}}\n{"n":0}\n{"create":{"_index":"a"}}\n{"n":1}\n'
+    )
 
 
 def test_lines_are_index_action_and_document():
