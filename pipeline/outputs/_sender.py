@@ -96,7 +96,7 @@ class Sender:
                     await self._divide(request, failure, written, began)
                     return
                 self._retry(request.count, failure.kind)
-                self._health.failed(failure.reason)
+                self._health.failed(summary(failure.reason))
             else:
                 if tries.moves < MOVES:
                     if result.again:
@@ -134,12 +134,12 @@ class Sender:
 
     async def _divide(self, request: Request, failure: Failed, written: Written, began: float) -> None:
         """Halve it; a single document is refused, or parked where it found no answer."""
-        self._health.trouble(f"a request is divided: {failure.reason}", request.count)
+        self._health.trouble(f"a request is divided: {summary(failure.reason)}", request.count)
         if request.count > 1:
             self._retry(request.count, failure.kind)
             await self._store_all(list(request.halves()), written, began)
         elif failure.kind is Kind.AWAY:
-            written.late.append((request.sections[0], failure.reason))
+            written.late.append((request.sections[0], summary(failure.reason)))
         else:
             written.refused += _refused(request.sections[0], failure.reason)
 
@@ -176,8 +176,8 @@ class Sender:
             since = self._failing.setdefault(index, tries.sent)
             limit = since + self._patience(again.kind)
             if limit <= _now() and self._health.took_since(min(since, tries.began)):
-                self._health.trouble(f"documents are parked: {again.reason}", again.documents.count)
-                written.late.append((again.documents, again.reason))
+                self._health.trouble(f"documents are parked: {summary(again.reason)}", again.documents.count)
+                written.late.append((again.documents, summary(again.reason)))
                 return True
             tries.until = min(tries.until, limit)
         self._retry(again.documents.count, again.kind)
@@ -193,7 +193,7 @@ class Sender:
                 return
             overdue = _now() - self._failing.get(again.documents.index, _now()) >= self._pauses.park_after
             if again.kind is Kind.BUSY or overdue:
-                self._health.failed(again.reason)
+                self._health.failed(summary(again.reason))
                 return
 
     def _repair(self, result: Fates) -> None:
