@@ -2,7 +2,8 @@
 
 usage: python -m bench.inputs [--lines N] [--workers N] [--only NAME ...]
 Prints the records a second and the CPU seconds per million records of all of aiologs' processes, less their start-up;
-clients and sink are not counted. Kafka is measured where AIOLOGS_TEST_KAFKA has the address of a broker (host:port).
+clients and sink are not counted. Kafka needs a broker: its address (host:port) in AIOLOGS_TEST_KAFKA, or one that is
+started and stopped: `tests/services/with-services .venv/bin/python -m bench.inputs`.
 """
 
 import argparse
@@ -227,11 +228,17 @@ def main() -> None:
     with job.sink() as sink:
         for name in args.only:
             if not CASES[name].send and not BROKER:
-                table.add_row(name, "-", "no AIOLOGS_TEST_KAFKA")
+                table.add_row(name, "-", "not measured: no broker (*)")
                 continue
             with console.status(name):
                 table.add_row(*run(name, sink, path, args.lines, args.workers).row())
     console.print(table)
+    if not BROKER and "kafka" in args.only:
+        console.print(
+            "(*) set AIOLOGS_TEST_KAFKA to a broker's host:port, or have one started: "
+            "tests/services/with-services make bench",
+            soft_wrap=True,
+        )
 
 
 if __name__ == "__main__":
