@@ -44,8 +44,9 @@ class Limits:
     """How much delivery takes on."""
 
     bytes: int = 8 << 20
-    """Undecoded bytes in flight, of all inputs together. A batch counts for half of them at most, and an input that
-    has less than its share may exceed them: so neither waits for ever."""
+    """Undecoded bytes in flight, of all inputs together; tiny records count for more, since what is made of them takes
+    more room. A batch counts for half at most, and an input that has less than its share is let in: so nobody waits for
+    ever."""
     run_bytes: int = 1 << 20
     """Small batches are put together up to this weight; large ones are cut into pieces of it."""
     runs: int = 12
@@ -155,7 +156,7 @@ class Delivery:
 
     async def _admitted(self, batch: Batch, *, wait: bool) -> _Whole:
         """The batch, once there is room for it."""
-        size = min(len(batch.block), self._limits.bytes // 2)
+        size = min(weight(batch), self._limits.bytes // 2)
         while not self._has_room(batch.input, size):
             if not wait:
                 raise Full(retry_after=1.0)

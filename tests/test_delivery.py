@@ -276,7 +276,7 @@ async def test_cancelling_one_deliver_leaves_it_and_its_neighbours_under_way():
 
 
 async def test_what_is_in_flight_is_bounded_in_bytes():
-    r = rig(bytes=10)
+    r = rig(bytes=600)  # a tiny record counts for 256
     r.echo.gate.clear()
     tasks = [asyncio.create_task(r.delivery.deliver(batch(b"1234", identity=str(n)))) for n in range(2)]
     await until(lambda: r.delivery.in_flight_bytes == 10)
@@ -293,7 +293,7 @@ async def test_what_is_in_flight_is_bounded_in_bytes():
 
 
 async def test_an_input_that_has_nothing_in_flight_is_let_in_beside_one_that_takes_all_room():
-    r = rig(bytes=10)
+    r = rig(bytes=600)  # a tiny record counts for 256
     r.echo.gate.clear()
     greedy = [asyncio.create_task(r.delivery.deliver(batch(b"1234", identity=str(n)))) for n in range(5)]
     await until(lambda: r.delivery.in_flight_bytes == 10)
