@@ -7,6 +7,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipeline import __version__, registry
@@ -94,7 +95,7 @@ class App:
 
     def input(self, part: InputPart, host: str | None = None) -> Input:
         """An input as configured, not reading yet; raises `Unusable`."""
-        context = self._context(part.name, host, part.name)
+        context = replace(self._context(part.name, host, part.name), decode=part.decode.type)
         source: Input = registry.find("input", part.type)(part.options, context)
         return source
 

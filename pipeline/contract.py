@@ -186,6 +186,8 @@ class Context:
     live: Mapping[str, dict[str, Any]] | None = None
     """The positions of the daemon that reads, or has read, the same sources: what it has a name for is called the same,
     and with `once`, what may still grow is left to it. None: this is the daemon."""
+    decode: str = "json"
+    """The name of the decoder that an input's records go through."""
     settled: Callable[[], Awaitable[None]] = _at_once
     """Return when what was put into the positions by now is on the disk."""
     observe: Callable[[str, float, Mapping[str, str]], None] = lambda *_: None

@@ -50,10 +50,14 @@ class Body:
     """The actions of a bulk request, in order."""
 
     def count(self) -> int:
-        """How many records there are, blank lines included."""
+        """How many records there are, without blank lines."""
         if self.ends is not None:
             return len(self.ends)
-        return self.block.count(b"\n") + (not self.block.endswith(b"\n") and bool(self.block))
+        return sum(map(bool, map(bytes.strip, self.block.split(b"\n"))))
+
+    def lines(self) -> int:
+        """How many records there are, with blank lines: quickly found, however many there are."""
+        return self.block.count(b"\n") + 1 if self.ends is None else len(self.ends)
 
 
 @dataclass(slots=True)
@@ -75,6 +79,13 @@ def joined(records: list[bytes]) -> tuple[bytes, array[int]]:
     return b"".join(records), ends
 
 
+def is_known(content_type: str) -> bool:
+    """Whether `split` takes it."""
+    return (
+        content_type in NDJSON or content_type in {"application/json", "text/plain"} or content_type.endswith("+json")
+    )
+
+
 def split(content_type: str, data: bytes, *, text: bool) -> Body:
     """The records of a body that is no bulk request; `text`: the input decodes text, so lines stay as they are.
 
@@ -94,6 +105,8 @@ def split(content_type: str, data: bytes, *, text: bool) -> Body:
 
 
 def _json(data: bytes) -> Body:
+    if not data.strip():
+        return Body(b"")
     if data.lstrip()[:1] != b"[":
         return Body(*joined([data]))
     try:

@@ -14,6 +14,7 @@ from itertools import accumulate
 from pipeline.contract import Batch, Deliver
 
 _BATCH = 1 << 20  # bytes: what delivery works on at once
+_TINY = 256  # bytes for which a record counts at least: see pipeline.turns
 _LINGER = 0.05  # seconds that the first record of a batch waits for others
 _DELIVERIES = 8  # at once; beyond that batches grow instead
 
@@ -54,7 +55,7 @@ class Gather:
         batch.ids += ids
         batch.size += size
         self._changed(size, 0)
-        if batch.size >= _BATCH:
+        if max(batch.size, _TINY * len(batch.records)) >= _BATCH:
             batch.full.set()
             self._batch = None
 

@@ -10,7 +10,7 @@
 | 200 | every record is stored (or set aside, where `malformed: set_aside`), or on the disk with `buffer: disk` |
 | 400 | some records were refused: `{"stored": 2, "errors": [{"line": 2, "reason": …}]}`; or the body can't be read |
 | 401 | a user, token, API key or client certificate is wanted |
-| 413, 415 | the body is too large, or of a kind that is not taken |
+| 413, 415 | the body is too large or has too many records, or is of a kind that is not taken |
 | 429 | there is no room now, nor in the disk buffer: send it again after `Retry-After` seconds |
 | 503 | the daemon stops: send it again, to another one or after `Retry-After` seconds |
 
@@ -90,10 +90,13 @@ class Http:
             "as always with `buffer: disk`.",
         )
         compatible: Literal["logstash"] | None = Field(
-            default=None, description="logstash: answer every accepted request with 200 and `ok`, and set aside."
+            default=None,
+            description="logstash: answer every accepted request with 200 and `ok`, set aside, and take a body of an "
+            "unknown type as text.",
         )
         identity: Identity = Field(default="client", description=f"{DESCRIPTION} `Idempotency-Key` counts as client.")
         max_body_bytes: int = Field(default=32 << 20, ge=1, description="The largest body, also when inflated.")
+        max_records: int = Field(default=100_000, ge=1, description="The most records of a body.")
         max_ratio: int = Field(
             default=200, ge=1, description="How many times its size a compressed body may grow to, from 1 MiB on."
         )
@@ -259,12 +262,16 @@ class Http:
             outcome = await self._store(request, body)
             answer = _otlp.answer(kind, [reason for _, reason in outcome.refused])
             return self._response(body=answer, content_type=kind)
-        body = _bodies.split(kind, data, text=False)
+        if self._options.compatible == "logstash" and not _bodies.is_known(kind):
+            kind = "text/plain"  # as Logstash takes what it has no codec for
+        body = _bodies.split(kind, data, text=self._context.decode != "json")
         return self._told(body, await self._store(request, body))
 
     async def _store(self, request: BaseRequest, body: Body) -> Outcome:
         if not body.block:
             return Outcome()
+        if body.lines() > self._options.max_records:
+            raise BodyError(413, f"the body has more than {self._options.max_records} records")
         batch = Batch(
             input=self._context.name,
             block=body.block,

@@ -44,7 +44,8 @@ class Server:
     def __init__(self, **options) -> None:
         self.deliver, self.stop = Deliver(), asyncio.Event()
         self.counts: list[tuple] = []
-        context = Context("web", "host", positions=None, count=lambda *what: self.counts.append(what))
+        decode = options.pop("decode", "json")
+        context = Context("web", "host", None, count=lambda *what: self.counts.append(what), decode=decode)
         self.input = Http(Http.Options(listen="127.0.0.1:0", **options), context)
 
     async def __aenter__(self):
@@ -356,3 +357,31 @@ async def test_with_a_disk_buffer_nothing_is_refused():
         status, _, _ = await server.post(b'!\n{"a":1}\n')
         assert status == 200
         assert list(server.deliver.stored.values()) == [b"!", b'{"a":1}']
+
+
+async def test_what_is_empty_or_blank_does_not_count():
+    async with Server() as server:
+        assert (await server.post(b" ", "application/json"))[:2] == (200, {"stored": 0})
+        assert (await server.post(b""))[:2] == (200, {"stored": 0})
+        assert (await server.post(b"\n{}\n \r\n{}\n"))[:2] == (200, {"stored": 2})
+
+
+async def test_a_body_with_too_many_records_is_refused_whatever_its_size():
+    async with Server(max_records=3) as server:
+        for kind, body in [("application/x-ndjson", b"\n" * 9), ("application/json", b"[1,2,3,4]")]:
+            status, answer, _ = await server.post(body, kind)
+            assert (status, answer) == (413, {"error": "the body has more than 3 records"})
+        assert not server.deliver.batches
+
+
+async def test_text_stays_as_it_is_where_the_input_decodes_text():
+    async with Server(decode="text") as server:
+        await server.post(b"one\ntwo\n", "text/plain")
+        assert list(server.deliver.stored.values()) == [b"one", b"two"]
+
+
+async def test_what_logstash_has_no_codec_for_is_taken_as_text_in_its_mode():
+    async with Server(compatible="logstash") as server:
+        status, body, _ = await server.post(b"a=1", "application/x-www-form-urlencoded")
+        assert (status, body) == (200, b"ok")
+        assert list(server.deliver.stored.values()) == [b'{"message":"a=1"}']
