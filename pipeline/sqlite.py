@@ -16,14 +16,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 from zlib import crc32
 
 from pipeline.contract import Unusable
 
 log = logging.getLogger("aiologs.database")
+
+T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
@@ -32,8 +35,8 @@ VERSION = 1
 CHECKED_BYTES = 64 << 20
 """A file up to this size is checked whole when it is opened, in a fraction of a second; in a larger one damage shows
 when its page or its row is read."""
-_TOGETHER = 500
-"""Rows of a statement: SQLite takes 32,766 values in one."""
+_LOTS = (512, 64, 8, 1)
+"""Rows of a statement. There are few sizes, since a statement and its values stay in memory for the next use."""
 _WAL_BYTES = 64 << 20
 """The write-ahead log is cut back to this size where it had to grow beyond it."""
 
@@ -66,17 +69,27 @@ class Table:
         The interpreter's lock is given away for every statement, and beside a busy event loop it takes milliseconds to
         get it back: row by row, a few thousand take seconds.
         """
-        one, inserted = self.insert(otherwise), 0
-        values = one[one.rindex("(") :]
-        for start in range(0, len(rows), _TOGETHER):
-            some = rows[start : start + _TOGETHER]
-            statement = ", ".join([one, *[values] * (len(some) - 1)])
-            inserted += connection.execute(statement, [value for row in some for value in row]).rowcount
+        inserted = 0
+        for some in lots(rows):
+            inserted += connection.execute(self._insert_lot(otherwise, len(some)), [*chain(*some)]).rowcount
         return inserted
+
+    def _insert_lot(self, otherwise: str, count: int) -> str:
+        one = self.insert(otherwise)
+        return ", ".join([one, *[one[one.rindex("(") :]] * (count - 1)])
 
     def select(self, rest: str) -> str:
         """The statement that reads rows: n, columns, sum."""
         return f"SELECT n, {', '.join(self.columns)}, sum FROM {self.name} {rest}"  # noqa: S608
+
+
+def lots(rows: Sequence[T]) -> Iterator[Sequence[T]]:
+    """The rows, in as few lots as possible, each of one of a few sizes."""
+    at = 0
+    for size in _LOTS:
+        while len(rows) - at >= size:
+            yield rows[at : at + size]
+            at += size
 
 
 META = Table("meta", {"name": "TEXT", "value": "TEXT"}, ("name",))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline import sqlite
 from pipeline.contract import Unusable
-from pipeline.sqlite import File, Table, checksum, connect, sealed, shrink, size, sound
+from pipeline.sqlite import File, Table, checksum, connect, lots, sealed, shrink, size, sound
 
 THINGS = Table("things", {"name": "TEXT", "data": "BLOB"}, ("name",))
 OTHERS = Table("others", {"name": "TEXT"}, ("name",))
@@ -367,3 +367,13 @@ def test_a_row_is_put_apart_with_its_content(tmp_path, caplog):
     assert "{'name': 'thing 1'}" in caplog.text
     assert file.damaged
     file.close(connection)
+
+
+def test_rows_go_into_few_sizes_of_statements_since_each_stays_in_memory():
+    sizes = set()
+    for count in range(1500):
+        found = list(lots(range(count)))
+        assert [row for lot in found for row in lot] == list(range(count))
+        assert len(found) <= 2 + 7 + 7 + 7
+        sizes |= set(map(len, found))
+    assert len(sizes) == 4

@@ -12,11 +12,10 @@ file that is damaged, or is no database, is told at the start.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from pydantic import BaseModel, Field
@@ -24,8 +23,7 @@ from pydantic import BaseModel, Field
 from pipeline.contract import Context, Payload, Unusable, Written
 from pipeline.outputs._group import Group
 from pipeline.outputs._health import Health
-
-T = TypeVar("T")
+from pipeline.sqlite import lots
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (
@@ -34,7 +32,6 @@ CREATE TABLE IF NOT EXISTS documents (
 """
 # The bytes of a document are its text already: the cast spares decoding and encoding them.
 _INSERT, _ROW = "INSERT OR IGNORE INTO documents VALUES ", "(?, ?, CAST(? AS TEXT))"
-_TOGETHER = 500  # rows of a statement: each gives the interpreter's lock away, and waits to have it back
 _ADVICE = {
     "locked": "another program holds it; end that one first",
     "readonly": "give the daemon the right to write to it and its folder",
@@ -99,11 +96,12 @@ class Local:
         stored = sum(
             self._insert_some([(documents.index, id_, document) for id_, document in some])
             for documents in payload
-            for some in _groups(documents.pairs(), _TOGETHER)
+            for some in lots(list(documents.pairs()))
         )
         return Written(stored=stored, already=sum(documents.count for documents in payload) - stored)
 
     def _insert_some(self, rows: list[tuple[str, str, bytes]]) -> int:
+        # A statement for many: each gives the interpreter's lock away, and waits to have it back.
         statement = _INSERT + ", ".join([_ROW] * len(rows))
         return self._db.execute(statement, [value for row in rows for value in row]).rowcount
 
@@ -114,11 +112,6 @@ class Local:
     async def stop(self) -> None:
         """Close the file."""
         await self._group.stop(self._db.close)
-
-
-def _groups(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while group := list(islice(items, size)):
-        yield group
 
 
 def counts(path: Path) -> dict[str, int]:
