@@ -22,13 +22,15 @@ def traffic(tmp_path, topic, store):  # noqa: F811 - pytest's way
 
 
 def change(traffic: Traffic, n: int) -> None:
-    """What the n-th reload changes: the chain always, now and then the file input or that of Kafka as well."""
+    """What the n-th reload changes: the chain always, at times the file input, that of Kafka, or the output as well."""
     config = traffic.daemon.config
     config["stages"][0]["tag"]["add"] = [str(n)]
     if n % 3 == 0:
         config["inputs"]["app"]["poll"] = n
     if n % 4 == 0:
         config["inputs"]["topic"]["batch_records"] = 1000 + n
+    if n % 5 == 0:
+        config["outputs"]["es"]["timeout"] = 60 + n
 
 
 def see_that_all_came_once(traffic: Traffic) -> None:
@@ -64,6 +66,7 @@ def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_con
     for name in inputs:
         assert daemon.log.count(f"input {name}: listening") == 1
     assert daemon.log.count("input topic: reads") > 1  # it was changed, and so began anew
+    assert daemon.log.count("output es: cluster") > 1  # as was this
     daemon.stop()
     assert "Traceback" not in daemon.log
 
