@@ -1,8 +1,10 @@
 """The official images of Elasticsearch and Kafka, through testcontainers."""
 
+import gc
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -12,15 +14,21 @@ from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD, SUPERUSER
 NAME = "Docker"
 
 
+@cache
 def why_not() -> str | None:
     """Why Docker can't be used; None: it answers."""
     import docker  # type: ignore[import-untyped]
 
-    try:
-        docker.from_env(timeout=5).ping()
-    except docker.errors.DockerException as error:
-        return f"Docker does not answer ({str(error)[:100]})"
-    return None
+    # Its client leaves sockets open where nobody answers; they are to go here, not in the middle of a test.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        reason = None
+        try:
+            docker.from_env(timeout=5).ping()
+        except docker.errors.DockerException as error:
+            reason = f"Docker does not answer ({str(error)[:100]})"
+        gc.collect()
+    return reason
 
 
 def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -> tuple[str, Callable[[], None]]:

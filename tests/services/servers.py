@@ -3,8 +3,9 @@
 Programs are kept in AIOLOGS_SERVICES_DIR (`~/.cache/aiologs-services`, for root `/var/cache/aiologs-services`); data
 is fresh each time. The Elasticsearch there is its integration-test distribution: the real server without the modules
 that Elastic adds. The plugin in `test-ilm` stands in for lifecycle management: policies, their validation, steps and
-actions are Elasticsearch's own classes, only the scheduler and the REST handlers are written here, and `GET /`. Not
-there: ingest processors, reindex, security, the mappers wildcard, match_only_text and constant_keyword.
+actions are Elasticsearch's own classes, only the scheduler and the REST handlers are written here, and `GET /`. With
+security (x-pack-security is in that distribution) each of these handlers asks for the privilege that Elastic's own
+does. Not there: ingest processors, reindex, the mappers wildcard, match_only_text and constant_keyword.
 """
 
 import ctypes
