@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help env demo test check style types layers unit integration bench crash soak lock clean
+.PHONY: help env demo test check style types layers unit integration bench crash soak deb lock clean
 
 help:  ## what there is
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -48,6 +48,9 @@ crash: env  ## the crash tests in full length
 
 soak: env  ## an hour of rotation, outages, kills and a clock that jumps (AIOLOGS_SOAK_MINUTES, AIOLOGS_SOAK_RATE)
 	AIOLOGS_SOAK_MINUTES=$${AIOLOGS_SOAK_MINUTES:-60} $(BIN)/pytest tests/crash/test_soak.py
+
+deb: env  ## the Debian package, in dist
+	deploy/debian/build
 
 lock: env  ## pin the dependencies again
 	$(BIN)/python -m pip install --quiet uv
