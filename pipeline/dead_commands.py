@@ -177,6 +177,7 @@ def purge(
     index: Index = "",
     output: Output = "",
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
+    json: Json = False,
 ) -> None:
     """Forget dead letters for good; without any filter, all of them."""
     from pipeline.control import NoDaemon, ask
@@ -193,7 +194,10 @@ def purge(
         removed = ask(folder, "dead.purge", filters=_as_dict(filters))["removed"]
     except NoDaemon:
         removed = _purge_here(folder, filters)
-    _print(f"{removed} removed")
+    if json:
+        _print_json({"removed": removed})
+    else:
+        _print(f"{removed} removed")
 
 
 # --- where no daemon runs ---

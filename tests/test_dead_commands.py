@@ -318,3 +318,8 @@ def test_list_shows_nothing_that_a_reason_quotes(data):
     asyncio.run(put())
     assert "hunter2" not in run("list", "--data-dir", data).output
     assert "hunter2" in run("show", "q", "--data-dir", data).output
+
+
+def test_purge_tells_a_program_how_many(data):
+    result = run("purge", "--data-dir", data, "--input", "web", "--yes", "--json")
+    assert json.loads(result.stdout) == {"removed": 2}

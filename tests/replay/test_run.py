@@ -3,6 +3,7 @@ import logging
 import os
 import shutil
 import stat
+import tarfile
 
 import pytest
 
@@ -53,6 +54,19 @@ def test_logs_that_begin_alike_have_the_numbers_that_the_daemon_gave_them(rig):
     rig.write("app.log", days[4])
     assert rig.fates(rig.logs / "app.log") == (6, 0)
     assert sum(rig.stored().values()) == 30
+
+
+def test_a_year_that_a_line_lacks_comes_from_its_file_not_from_today(rig, tmp_path):
+    rig.config["inputs"]["app"] |= {"decode": "syslog", "mtime": True}
+    rig.config["stages"][0] = {"timestamp": {"field": "timestamp", "reference": "file.mtime"}}
+    path = rig.write("app.log", b"<34>Nov 20 10:00:00 db1 su: failed\n")
+    old = 1_574_500_000  # 2019-11-23
+    os.utime(path, (old, old))
+    rig.replay(path)
+    assert rig.stored() == {"logs-2019.11.20": 1}
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
+        archive.add(path, str(path).lstrip("/"))
+    assert rig.fates(tmp_path / "t.tar.gz") == (0, 1)
 
 
 def test_another_host_has_documents_of_its_own(live):
