@@ -49,7 +49,6 @@ import asyncio
 import importlib
 import logging
 import ssl
-from base64 import b64encode
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Literal
@@ -58,8 +57,8 @@ from urllib.parse import urlsplit
 import orjson
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
-from pipeline import __version__
-from pipeline.contract import Context, Payload, Unusable, Written
+from pipeline.contract import Context, Payload, Written
+from pipeline.outputs import _access as access
 from pipeline.outputs._answers import Failed, Fates, Kind, fates
 from pipeline.outputs._conflicts import Conflicts
 from pipeline.outputs._conflicts import Mode as ConflictMode
@@ -160,7 +159,7 @@ class Elasticsearch:
         @classmethod
         def _encoded(cls, key: SecretStr | None) -> SecretStr | None:
             plain = key.get_secret_value() if key else ""
-            return SecretStr(_base64(plain) if ":" in plain else plain) if plain else None
+            return SecretStr(access.base64(plain) if ":" in plain else plain) if plain else None
 
         @model_validator(mode="after")
         def _credentials(self) -> Elasticsearch.Options:
@@ -198,7 +197,7 @@ class Elasticsearch:
 
     async def start(self) -> None:
         """Check the files that are named; the client is imported beside the rest of the start."""
-        tls = self._tls()
+        tls = access.tls(self._options, self._name)
         self._opening = asyncio.create_task(self._open(tls), name=f"output {self._name}: open")
         self._greeting = asyncio.create_task(self._greet(), name=f"output {self._name}: greet")
         if self._options.sniff:
@@ -206,36 +205,13 @@ class Elasticsearch:
         self._read_only.start()
         self._setup.begin()
 
-    def _tls(self) -> ssl.SSLContext:
-        options = self._options
-        try:
-            context = ssl.create_default_context(cafile=options.ca)
-            if options.certificate:
-                context.load_cert_chain(options.certificate, options.key)
-        except (OSError, ssl.SSLError) as error:
-            files = ", ".join(str(path) for path in (options.ca, options.certificate, options.key) if path)
-            raise Unusable(f"output {self._name}: can't use {files}: {error}") from error
-        if not options.verify:
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            log.warning("output %s: verify is off, so anybody may pose as the server", self._name)
-        return context
-
     async def _open(self, tls: ssl.SSLContext) -> Connection:
         module: Any = await asyncio.to_thread(importlib.import_module, "pipeline.outputs._connection")
         options = self._options
         connection: Connection = module.Connection(
-            options.hosts, self._headers(), tls, timeout=options.timeout, most=options.concurrency + 1
+            options.hosts, access.headers(options), tls, timeout=options.timeout, most=options.concurrency + 1
         )
         return connection
-
-    def _headers(self) -> dict[str, str]:
-        headers = {"user-agent": f"aiologs/{__version__}"}
-        options = self._options
-        if options.api_key:
-            headers["authorization"] = f"ApiKey {options.api_key.get_secret_value()}"
-        elif options.username and options.password:
-            headers["authorization"] = f"Basic {_base64(f'{options.username}:{options.password.get_secret_value()}')}"
-        return headers
 
     async def _greet(self) -> None:
         """Tell at the start who is there; nobody waits for it."""
@@ -316,10 +292,6 @@ class Elasticsearch:
             except Failed as failure:
                 log.warning("output %s: the nodes of the cluster can't be learned: %s", self._name, failure.reason)
             await asyncio.sleep(SNIFF_SECONDS)
-
-
-def _base64(text: str) -> str:
-    return b64encode(text.encode()).decode()
 
 
 def _gzip(body: bytes) -> bytes:
