@@ -83,7 +83,7 @@ async def all_of(payloads: list[Documents], store: Store) -> float:
 async def bare(url: str, payloads: list[Documents], *, ids: bool) -> float:
     """What reads each answer and no more."""
     headers = {"content-type": "application/x-ndjson"}
-    ready = {id(payload): Request([payload]).body(ids=ids) for payload in payloads}
+    ready = {id(payload): b"".join(Request([payload]).body(ids=ids)) for payload in payloads}
     async with aiohttp.ClientSession(headers=headers) as session:
 
         async def store(payload: Documents) -> None:
