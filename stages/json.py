@@ -19,10 +19,14 @@ left alone. What can't be parsed, and without `target` what is no object, is mal
 | bytes that are not UTF-8 | replaced by U+FFFD, tagged `_not_utf8` |
 | half a surrogate pair (`"\ud83d"`, a text cut by JavaScript) | the same |
 | a byte order mark in front | skipped |
-| a key twice in an object | the last one counts |
+| a key twice in an object | the last one counts, see below |
 | an integer beyond 64 bits | the nearest floating-point number (RFC 8259, section 6) |
-| NaN, Infinity, 1e999 | no JSON: malformed |
+| NaN, Infinity, 1e999 | no JSON: malformed, see below |
 | nested deeper than 1,024 levels | malformed; deeper than 254 can't be written and is set aside then |
+
+Where all stages say what they read (those of aiologs do, but for `ecs`, `json`, `rename` and `syslog`), what none of
+them looks at is stored byte by byte as it came: there, a key that stands twice stays twice and 1e999 stays 1e999.
+What Elasticsearch refuses of such documents is set aside.
 """
 
 import re
