@@ -65,7 +65,8 @@ class ToElasticsearch(Harness):
 
     def __init__(self, fake: FakeElasticsearch) -> None:
         self.fake = fake
-        self.options = {"hosts": [fake.url], "retry_first": 0.001, "retry_most": 0.01}
+        # Looking at the set-up from its own thread, it might connect while the fake closes.
+        self.options = {"hosts": [fake.url], "retry_first": 0.001, "retry_most": 0.01, "setup": "off"}
 
     def stored(self) -> list[Key]:
         return [(index, orjson.loads(self.fake.documents[index, id_])["n"]) for index, id_ in self.fake.log]

@@ -27,7 +27,7 @@ class Rig:
 
     @asynccontextmanager
     async def output(self, mode: str, **options: Any) -> AsyncIterator[Elasticsearch]:
-        fast = {"retry_first": 0.001, "retry_most": 0.01, "park_after": 0.05, "read_only": mode}
+        fast = {"retry_first": 0.001, "retry_most": 0.01, "park_after": 0.05, "setup": "off", "read_only": mode}
         settings = Elasticsearch.Options(hosts=[self.fake.url], **(fast | options))
         output = Elasticsearch(settings, Context("es", "host", self.positions, count=self._count))
         await output.start()
