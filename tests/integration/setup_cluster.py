@@ -88,16 +88,17 @@ def explain(cluster: Cluster, index: str) -> dict[str, Any] | None:
 
 def looks(cluster: Cluster, index: str) -> dict[str, Any]:
     """What the lifecycle promises about an index."""
+    health = cluster.ask("GET", f"_cluster/health/{index}?wait_for_status=green&timeout=30s")
     (answer,) = cluster.ask("GET", f"{index}/_settings?flat_settings=true").values()
     settings = answer["settings"]
     (shards,) = cluster.ask("GET", f"{index}/_segments")["indices"].values()
-    segments = list(shards["shards"]["0"][0]["segments"].values())
-    modes = {value for each in segments for name, value in each["attributes"].items() if name.endswith("Format.mode")}
-    health = cluster.ask("GET", f"_cluster/health/{index}?wait_for_status=green&timeout=30s")
+    copies = [list(each["segments"].values()) for each in shards["shards"]["0"]]
+    attributes = [each["attributes"] for copy in copies for each in copy]
+    modes = {value for each in attributes for name, value in each.items() if name.endswith("Format.mode")}
     return {
         "read-only": settings.get("index.blocks.write") == "true",
         "replicas": int(settings["index.number_of_replicas"]),
-        "segments": len(segments),
+        "segments": max(map(len, copies)),
         "codec": modes,
         "health": health["status"],
     }

@@ -67,6 +67,8 @@ def test_an_index_of_a_day_walks_through_its_phases_at_their_ages(two, family, k
     index = f"{family}-{TODAY.strftime(NAME)}"
     # Small segments would be merged at once.
     two.ask("PUT", index, {"settings": {"index.merge.policy.floor_segment": "1b"}})
+    # A replica that begins after the documents has one segment, and that is not merged (and compressed) again.
+    two.ask("GET", f"_cluster/health/{index}?wait_for_status=green&timeout=30s")
     write(two, index, *documents())
     wait(lambda: phase(two, index) == "hot")
     assert looks(two, index) == HOT | {"replicas": 1, "segments": 3}
