@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipeline import database, memory
 from pipeline.chain import Chain
+from pipeline.change import make_workers
 from pipeline.metrics import Metrics
 from pipeline.nursery import Nursery
 from pipeline.replay.engine import Replay, Summary
@@ -20,7 +21,7 @@ from pipeline.replay.job import Job
 from pipeline.replay.progress import Progress
 from pipeline.replay.reading import Reading, readings
 from pipeline.sqlite import make_folder
-from pipeline.workers import Inline, Processor, Workers
+from pipeline.workers import Inline, Processor
 
 
 def run(job: Job, *, again: bool = False, plan: bool = False, quiet: bool = False) -> Summary:
@@ -32,14 +33,13 @@ def run(job: Job, *, again: bool = False, plan: bool = False, quiet: bool = Fals
     memory.keep()
     found = readings(job)
     chain = Chain(job.chain([each.part for each in found]))
-    workers = job.config.workers
     # Before there are threads, an event loop, or the lock, which a child would hold beyond our death.
-    nursery = Nursery.forked(chain) if workers else None
+    nursery = Nursery.forked(chain) if job.config.workers else None
 
     def processor(metrics: Metrics) -> Processor:
         if nursery is None:
             return Inline(chain, metrics.report)
-        return Workers(nursery, chain.spec, workers, gauge=metrics.report)
+        return make_workers(job.config, nursery, chain.spec, metrics)
 
     fresh = again or job.limit is not None
     with _folder(job, plan=plan) as folder, database.lock(folder), _counted() as errors:
