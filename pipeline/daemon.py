@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from pathlib import Path
 from pipeline import __version__, check, config, database, memory
 from pipeline.app import App, NotDrained
 from pipeline.change import make_workers
+from pipeline.contract import Unusable
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
 from pipeline.nursery import Nursery
@@ -83,8 +85,16 @@ async def _main(settings: config.Config, processor: Callable[[Metrics], Processo
         await app.run()
     except NotDrained:
         return 1
-    except Exception:
+    except Unusable as error:
+        if settings.log.file:  # else the message would be told twice in the same place
+            log.error("aiologs ends: %s", error)  # noqa: TRY400 - it is the operator's
+        raise
+    except Exception as error:
         log.exception("aiologs ends")
+        if settings.log.file:
+            print(  # noqa: T201 - the terminal from which it was started
+                f"aiologs ends: {error}; {settings.log.file} says more", file=sys.stderr
+            )
         return 1
     finally:
         for task in background:

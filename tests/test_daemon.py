@@ -103,6 +103,34 @@ def test_once_returns_0_when_everything_is_worked_off(tmp_path):
     assert (tmp_path / "store.db").exists()
 
 
+@pytest.mark.parametrize("log", ["{format: text}", "{file: FOLDER/aiologs.log}"])
+def test_what_is_unusable_at_the_start_is_told_where_it_was_started_and_in_the_log(tmp_path, log):
+    config = configure(tmp_path, workers=0)
+    log = log.replace("FOLDER", str(tmp_path))
+    (tmp_path / "none").write_text("")
+    output = f"outputs:\n  out: {{type: elasticsearch, ca: {tmp_path}/none, hosts: [https://127.0.0.1:1]}}\n"
+    text = config.read_text().replace("{format: text}", log).partition("outputs:")[0] + output
+    config.write_text(text)
+    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", "-c", str(config)]
+    done = subprocess.run(command, check=False, timeout=30, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("output out: can't use") == 1
+    if "file" in log:
+        assert "aiologs ends: output out: can't use" in (tmp_path / "aiologs.log").read_text()
+
+
+def test_a_failure_at_the_start_is_told_where_it_was_started_too(tmp_path, capsys, monkeypatch):
+    async def run(_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    monkeypatch.setattr(daemon.App, "run", run)
+    monkeypatch.setattr(daemon, "set_up", lambda _: None)  # the tests' own log stays as it is
+    config = configure(tmp_path, workers=0)
+    config.write_text(config.read_text().replace("{format: text}", f"{{file: {tmp_path}/aiologs.log}}"))
+    assert daemon.run(config) == 1
+    assert f"aiologs ends: a mistake; {tmp_path}/aiologs.log says more" in capsys.readouterr().err
+
+
 def test_a_second_daemon_on_the_same_folder_is_refused(tmp_path, manager, monkeypatch):
     monkeypatch.setattr(daemon, "set_up", lambda _: None)  # the tests' own log stays as it is
     config = configure(tmp_path, workers=0)
