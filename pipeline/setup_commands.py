@@ -150,7 +150,7 @@ def _load(path: Path) -> Config:
 def _targets(config: Path, wanted: str | None) -> list[_Target]:
     from pipeline.contract import Unusable
     from pipeline.registry import nearest
-    from pipeline.setup.cluster import Cluster
+    from pipeline.setup.cluster import connect
 
     parts = {part.name: part for part in _load(config).outputs.values() if part.type == "elasticsearch"}
     if not parts:
@@ -158,7 +158,7 @@ def _targets(config: Path, wanted: str | None) -> list[_Target]:
     if wanted is not None and wanted not in parts:
         raise Unusable(f"there is no output {wanted!r} of type elasticsearch{nearest(wanted, list(parts))}")
     chosen = [parts[wanted]] if wanted is not None else list(parts.values())
-    return [_Target(part.name, part.options, Cluster(part.options)) for part in chosen]
+    return [_Target(part.name, part.options, connect(part.options)) for part in chosen]
 
 
 def _routes(config: Config) -> list[str]:

@@ -133,7 +133,7 @@ class Elasticsearch:
         setup: Literal["check", "apply", "off"] = Field(
             default="check",
             description="At the start: tell what lifecycle policies and templates the cluster lacks; or give it them, "
-            "as `aiologs setup apply` does, except what was changed by hand; or neither.",
+            "as `aiologs setup apply` does, except what was changed by hand, before the first document; or neither.",
         )
         mode: Literal["daily", "data_stream", "rollover"] = Field(
             default="daily",
@@ -187,7 +187,7 @@ class Elasticsearch:
         self._known = False
         self._opening: asyncio.Task[Connection]
         self._greeting: asyncio.Task[None]
-        self._setup = Start(context.name, options)
+        self._setup = Start(context.name, options, self._ask_setup, self._health.failed)
         self._sniffing: asyncio.Task[None] | None = None
 
     @property
@@ -227,7 +227,7 @@ class Elasticsearch:
 
     async def stop(self) -> None:
         """Close the connections."""
-        self._setup.end()
+        await self._setup.end()
         background = {self._greeting, self._sniffing} if self._sniffing else {self._greeting}
         for task in background:
             task.cancel()
@@ -244,6 +244,7 @@ class Elasticsearch:
             payload, repaired = self._conflicts.prepare(payload)
             self._count("documents_repaired", repaired, {"output": self._name})
         try:
+            await self._setup.wait()
             await self._sender.store(requests(payload, self._options.max_request_bytes), written)
         finally:
             self._health.waiting -= count
@@ -253,6 +254,12 @@ class Elasticsearch:
         """Any other request, for `indices`: status and body of the answer; raises `Failed` without one."""
         connection = await asyncio.shield(self._opening)
         return await connection.ask(method, target, body)
+
+    async def _ask_setup(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
+        try:
+            return await self.ask(method, target, body)
+        except Failed as failure:
+            raise ConnectionError(failure.reason) from failure
 
     async def _send(self, request: Request) -> Fates:
         """One request and its answer."""

@@ -1,7 +1,7 @@
 """Asks an Elasticsearch as its output is configured to: hosts, credentials, certificates.
 
-Plain requests, one after the other: setting up takes a few dozen of them. The daemon makes them in a thread of their
-own, so that nothing waits for them.
+Plain requests, one after the other: setting up takes a few dozen of them. A command makes them itself (`connect`); the
+daemon has its output make them, over the connections that this has and closes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import ssl
 import urllib.error
 import urllib.request
 from base64 import b64encode
+from collections.abc import Callable
 from http.client import HTTPException
 from typing import Any
 
@@ -18,6 +19,10 @@ from pydantic import SecretStr
 
 SECONDS = 30.0
 """How long an answer may take; the cluster's own timeout for changes of its state is the same."""
+
+
+_NOBODY = {502, 503, 504}
+"""What a proxy answers without a server behind it, and a node without a cluster."""
 
 
 class Away(Exception):
@@ -41,41 +46,69 @@ def _remedy(status: int) -> str:
 
 
 class Cluster:
-    """One cluster, asked through the first of its hosts that answers."""
+    """One cluster, asked through `answer`: method, path and JSON body of a request → status and body of the answer.
 
-    def __init__(self, options: Any, *, seconds: float = SECONDS) -> None:
-        """`options` are those of the output `elasticsearch`."""
-        self._hosts = [host.rstrip("/") for host in options.hosts]
-        self._headers = {"accept": "application/json", "content-type": "application/json", **authorization(options)}
-        self._context = tls(options)
-        self._seconds = seconds
+    It raises `Away` where there is none.
+    """
+
+    def __init__(self, answer: Callable[[str, str, bytes | None], tuple[int, bytes]]) -> None:
+        self._answer = answer
 
     def ask(self, method: str, path: str, body: Any = None, *, missing: Any = None) -> Any:
         """The answer to a request; `missing` where there is no such thing (404).
 
         Raises `Away` and `Refused`.
         """
-        data = None if body is None else orjson.dumps(body)
+        status, text = self._answer(method, path, None if body is None else orjson.dumps(body))
+        if status == 404:
+            return missing
+        if status in _NOBODY:
+            raise Away(f"answers {status}")
+        if status >= 300:
+            raise Refused(f"{method} /{path.partition('?')[0]}", status, *_reason(text, status))
+        try:
+            return orjson.loads(text or b"null")
+        except ValueError as error:
+            raise Away(f"the answer is not JSON: {error}") from error
+
+
+class _Hosts:
+    """The hosts of one cluster: asks the one that answered last, or the next one that does."""
+
+    def __init__(self, options: Any, seconds: float) -> None:
+        self._hosts = [host.rstrip("/") for host in options.hosts]
+        self._headers = {"accept": "application/json", "content-type": "application/json", **authorization(options)}
+        self._context = tls(options)
+        self._seconds = seconds
+
+    def __call__(self, method: str, path: str, data: bytes | None) -> tuple[int, bytes]:
+        """Status and body of an answer; raises `Away`."""
         away: list[str] = []
-        for host in self._hosts:
-            request = urllib.request.Request(  # noqa: S310 - the operator's own URL
-                f"{host}/{path}", data, self._headers, method=method
-            )
+        for host in [*self._hosts]:
             try:
-                with urllib.request.urlopen(request, timeout=self._seconds, context=self._context) as answer:  # noqa: S310
-                    return orjson.loads(answer.read() or b"null")
-            except urllib.error.HTTPError as error:
-                with error:
-                    text = error.read()
-                if error.code == 404:
-                    return missing
-                if error.code not in {502, 503, 504}:
-                    type_, reason = _reason(text, error.code)
-                    raise Refused(f"{method} /{path.partition('?')[0]}", error.code, type_, reason) from error
-                away.append(f"{host}: {error.code} {error.reason}")
+                status, text = self._ask(f"{host}/{path}", method, data)
             except (OSError, HTTPException, ValueError) as error:
                 away.append(f"{host}: {str(getattr(error, 'reason', None) or error).strip()}")
+            else:
+                if status not in _NOBODY:
+                    return status, text
+                away.append(f"{host}: answers {status}")
+            self._hosts.append(self._hosts.pop(0))  # one that hangs is waited for once, not at each request
         raise Away("; ".join(away))
+
+    def _ask(self, url: str, method: str, data: bytes | None) -> tuple[int, bytes]:
+        request = urllib.request.Request(url, data, self._headers, method=method)  # noqa: S310 - the operator's own URL
+        try:
+            with urllib.request.urlopen(request, timeout=self._seconds, context=self._context) as answer:  # noqa: S310
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+
+def connect(options: Any, *, seconds: float = SECONDS) -> Cluster:
+    """The cluster of an output `elasticsearch` with these options."""
+    return Cluster(_Hosts(options, seconds))
 
 
 def _reason(text: bytes, status: int) -> tuple[str, str]:

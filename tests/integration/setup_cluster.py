@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from pipeline.outputs.elasticsearch import Elasticsearch
-from pipeline.setup.cluster import Cluster, Refused
+from pipeline.setup.cluster import Cluster, Refused, connect
 from pipeline.setup.plan import apply, look
 
 SECONDS = 90.0
@@ -17,7 +17,7 @@ DAY = timedelta(days=1)
 @contextmanager
 def clean(url: str, **options: Any) -> Iterator[Cluster]:
     """The cluster without anything of ours, before and after."""
-    cluster = Cluster(Elasticsearch.Options(hosts=[url], **options))
+    cluster = connect(Elasticsearch.Options(hosts=[url], **options))
     empty(cluster)
     try:
         yield cluster

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.outputs.elasticsearch import Elasticsearch
-from pipeline.setup.cluster import Cluster, Refused
+from pipeline.setup.cluster import Cluster, Refused, connect
 from pipeline.setup.definitions import shipped
 from pipeline.setup.doctor import examine, mend
 from pipeline.setup.plan import apply, look
@@ -33,7 +33,7 @@ def as_role(superuser, secured_url):
         superuser.ask("PUT", "_security/role/aiologs-test", role)
         user = {"password": PASSWORD, "roles": ["aiologs-test"]}
         superuser.ask("PUT", "_security/user/aiologs-test", user)
-        return Cluster(Elasticsearch.Options(hosts=[secured_url], username="aiologs-test", password=PASSWORD))
+        return connect(Elasticsearch.Options(hosts=[secured_url], username="aiologs-test", password=PASSWORD))
 
     return make
 
@@ -100,12 +100,12 @@ def test_policies_really_run_with_security_on(superuser):
 
 def test_a_key_of_the_api_will_do(superuser, secured_url):
     key = superuser.ask("POST", "_security/api_key", {"name": "aiologs", "role_descriptors": {"aiologs": ROLE}})
-    cluster = Cluster(Elasticsearch.Options(hosts=[secured_url], api_key=key["encoded"]))
+    cluster = connect(Elasticsearch.Options(hosts=[secured_url], api_key=key["encoded"]))
     apply(cluster, look(cluster, "daily"))
     assert look(cluster, "daily").clean
 
 
 def test_a_wrong_password_is_told(secured_url):
-    cluster = Cluster(Elasticsearch.Options(hosts=[secured_url], username="nobody", password="wrong"))
+    cluster = connect(Elasticsearch.Options(hosts=[secured_url], username="nobody", password="wrong"))
     with pytest.raises(Refused, match="look at api_key, or username and password"):
         look(cluster, "daily")

@@ -28,7 +28,7 @@ from tests.fake_elasticsearch import (
 )
 from tests.memory import Memory
 
-FAST = {"retry_first": 0.001, "retry_most": 0.01, "park_after": 0.05, "setup": "off"}
+FAST = {"retry_first": 0.001, "retry_most": 0.01, "park_after": 0.05}
 
 
 class Outputs:

@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from pipeline.outputs.elasticsearch import Elasticsearch
-from pipeline.setup.cluster import Away, Cluster, Refused
+from pipeline.setup.cluster import Away, Cluster, Refused, connect
 
 AWAY = "http://127.0.0.1:9"
 
@@ -43,7 +43,7 @@ def server(status: int, answer: bytes) -> Iterator[tuple[str, list]]:
 
 
 def cluster(*hosts: str, **options) -> Cluster:
-    return Cluster(Elasticsearch.Options(hosts=list(hosts), **options), seconds=5)
+    return connect(Elasticsearch.Options(hosts=list(hosts), **options), seconds=5)
 
 
 def error(type_: str, reason: str, **more) -> bytes:
