@@ -20,7 +20,7 @@ data_dir: {folder}/data
 admin: {admin}
 workers: 0
 inputs:
-  app: {{type: file, paths: ["{folder}/*.log"]}}
+  app: {{type: file, paths: ["{folder}/*.log"], poll: 0.1}}
 stages:
   - timestamp: {{field: timestamp}}
   - severity: {{field: level}}

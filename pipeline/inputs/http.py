@@ -134,6 +134,9 @@ class Http:
             await self._listen(runner)
             await stop.wait()
             self._stopping = True
+        except asyncio.CancelledError:
+            await server.shutdown(0.1)  # the deadline: else it would wait 40 seconds for what is under way
+            raise
         finally:
             await runner.cleanup()
 

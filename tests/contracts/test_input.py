@@ -67,7 +67,8 @@ class Bench:
         listener = getattr(self.part, "server", self.part)
         await self.until(lambda: self.task.done() or getattr(listener, "ports", None) != [])
         self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
+        async with asyncio.timeout(15):  # it waits for nothing any longer
+            await asyncio.gather(self.task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):

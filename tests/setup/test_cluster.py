@@ -33,7 +33,7 @@ def server(status: int, answer: bytes) -> Iterator[tuple[str, list]]:
         def log_message(self, *_: object) -> None: ...
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        thread = threading.Thread(target=http.serve_forever)
+        thread = threading.Thread(target=http.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{http.server_address[1]}", requests
