@@ -34,7 +34,7 @@ layers: env
 	$(BIN)/lint-imports
 
 unit: env
-	$(BIN)/pytest tests --ignore tests/integration --ignore tests/crash
+	$(BIN)/pytest tests --ignore tests/integration --ignore tests/crash --numprocesses auto --dist worksteal
 
 integration: env
 	tests/services/with-services $(BIN)/pytest tests/integration tests/crash

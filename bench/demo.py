@@ -26,10 +26,11 @@ from rich.json import JSON
 from rich.markup import escape
 from rich.table import Table
 
+from pipeline.causes import Group
 from pipeline.chain import Chain
 from pipeline.config import load
 from pipeline.contract import Batch
-from pipeline.dead import Group, reading
+from pipeline.dead import reading
 from pipeline.outputs import local
 
 CONFIG, DATA = Path("config/demo.yaml"), Path("var/demo")

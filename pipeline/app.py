@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from pipeline import __version__, registry
 from pipeline.admin import Admin
 from pipeline.buffer import Buffers
+from pipeline.causes import Filters
 from pipeline.chain import Chain
 from pipeline.contract import Context, Input, Output
 from pipeline.control import Control, Handler
-from pipeline.dead import DeadLetters, Filters, Letter, reading
+from pipeline.dead import DeadLetters, reading
 from pipeline.delivery import Delivery
+from pipeline.letters import Letter
 from pipeline.metrics import Metrics
 from pipeline.parked import Parked
 from pipeline.retry import Retry

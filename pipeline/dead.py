@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -24,8 +23,10 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, Field
 
+from pipeline.causes import ALL, MEANT, Filters, Group, grouped
 from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError
+from pipeline.letters import Key, Letter
 from pipeline.sqlite import Row, Table, connect, sealed, shrink, size, sound
 
 log = logging.getLogger("aiologs.dead")
@@ -43,84 +44,8 @@ _REMOVED = {
 _EXPIRY_SECONDS = 3600.0
 """How often letters that are too old are looked for."""
 
-Key = tuple[str, str]
-"""Output and document id: there is one letter of each."""
 Change = tuple[int, int]
 """How many letters there are now more, and the bytes that all of them take."""
-
-
-@dataclass(slots=True)
-class Letter:
-    """A record that was set aside, or a document that an output refused."""
-
-    id: str
-    """The document id."""
-    input: str
-    record: bytes
-    """The record as the input read it; empty where it was no longer at hand."""
-    origin: Mapping[str, str | int]
-    """What is true of every record of its batch."""
-    time: float
-    """When it was set aside, in seconds since 1970."""
-    output: str = ""
-    """The output that refused the document; empty: the chain could not process the record."""
-    stage: str = ""
-    reason: str = ""
-    traceback: str = ""
-    index: str = ""
-    identity: str = ""
-    """Its batch's identity, which with the place gives the same id again."""
-    place: int = 0
-    document: bytes | None = None
-    """What the output refused."""
-    number: int = 0
-    """Its place among the letters, rising; given by `put`."""
-    repeats: int = 0
-    """How often it was set aside again; counted by `put`."""
-
-    @property
-    def key(self) -> Key:
-        """What there is one letter of."""
-        return self.output, self.id
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Which letters are meant: those to which all of these apply. What is empty applies to every letter."""
-
-    id: str = ""
-    """The beginning of the document id."""
-    input: str = ""
-    stage: str = ""
-    reason: str = ""
-    """A part of the reason, in any letter case."""
-    index: str = ""
-    output: str = ""
-
-
-_MEANT = """
-    (:id = '' OR substr(id, 1, length(:id)) = :id) AND (:reason = '' OR instr(lower(reason), lower(:reason)) > 0)
-    AND :input IN ('', input) AND :stage IN ('', stage) AND :index IN ('', index_name) AND :output IN ('', output)
-"""
-"""`Filters` as a condition of SQL."""
-
-
-@dataclass(slots=True)
-class Group:
-    """Letters with the same cause."""
-
-    reason: str
-    """With N for every number, and without what is quoted from a record."""
-    stage: str
-    input: str
-    index: str
-    output: str
-    count: int
-    first: float
-    last: float
-    sample: str
-    """The id of the first of them."""
-
 
 _LETTERS = Table(
     "letters",
@@ -227,13 +152,13 @@ class DeadLetters:
                 self._tell("dead_letters_dropped", n, {"reason": reason})
                 log.warning("%d dead letters are removed for good: %s", n, _REMOVED[reason])
 
-    async def list(self, filters: Filters = Filters(), limit: int = _PAGE, after: int = 0) -> Letters:
+    async def list(self, filters: Filters = ALL, limit: int = _PAGE, after: int = 0) -> Letters:
         """The oldest letters that are meant, from behind the number `after`."""
         return await self._database.read(partial(_page, self._database.select, filters, limit, after))
 
-    async def summary(self, filters: Filters = Filters()) -> Groups:
+    async def summary(self, filters: Filters = ALL) -> Groups:
         """The letters that are meant, grouped by cause, the most frequent first."""
-        return await self._database.read(partial(_groups, filters))
+        return await self._database.read(partial(grouped, filters))
 
     async def remove(self, keys: Sequence[Key]) -> None:
         """Forget the letters with these keys."""
@@ -241,7 +166,7 @@ class DeadLetters:
 
     async def purge(self, filters: Filters) -> int:
         """Forget the letters that are meant; returns how many."""
-        change = await self._database.write(partial(_purge, _MEANT, asdict(filters)))
+        change = await self._database.write(partial(_purge, MEANT, asdict(filters)))
         self._changed(*change)
         return -change[0]
 
@@ -275,16 +200,16 @@ class Reader:
         self.damaged = 0
         """How many letters were left out because they are not as they were written."""
 
-    def each(self, filters: Filters = Filters()) -> Iterator[Letter]:
+    def each(self, filters: Filters = ALL) -> Iterator[Letter]:
         """All letters that are meant, the oldest first."""
         after = 0
         while letters := _page(self._select, filters, _PAGE, after, self._connection):
             yield from letters
             after = letters[-1].number
 
-    def summary(self, filters: Filters = Filters()) -> Groups:
+    def summary(self, filters: Filters = ALL) -> Groups:
         """The letters that are meant, grouped by cause, the most frequent first."""
-        return _groups(filters, self._connection)
+        return grouped(filters, self._connection)
 
     def _select(self, connection: sqlite3.Connection, table: Table, rest: str, values: Mapping[str, Any]) -> list[Row]:
         rows = connection.execute(table.select(rest), values).fetchall()
@@ -326,33 +251,8 @@ def _letter(row: Row, repeats: int) -> Letter:
 
 def _page(select: Select, filters: Filters, limit: int, after: int, connection: sqlite3.Connection) -> Letters:
     values = asdict(filters) | {"after": after, "limit": limit}
-    rows = select(connection, _LETTERS, f"WHERE n > :after AND {_MEANT} ORDER BY n LIMIT :limit", values)
+    rows = select(connection, _LETTERS, f"WHERE n > :after AND {MEANT} ORDER BY n LIMIT :limit", values)
     return [_letter(row, _repeats((row[1], row[2]), connection)) for row in rows]
-
-
-def _groups(filters: Filters, connection: sqlite3.Connection) -> Groups:
-    rows = connection.execute(
-        f"""SELECT reason, stage, input, index_name, output, count(*), min(time), max(time), id, min(n) FROM letters
-        WHERE {_MEANT} GROUP BY 1, 2, 3, 4, 5 ORDER BY min(n)""",  # noqa: S608 - a constant
-        asdict(filters),
-    )
-    groups: dict[tuple[str, ...], Group] = {}
-    for reason, stage, input_, index, output, count, first, last, sample, _ in rows:
-        cause = _cause(reason), stage, input_, index, output
-        group = groups.setdefault(cause, Group(*cause, 0, first, last, sample))
-        group.count += count
-        group.first, group.last = min(group.first, first), max(group.last, last)
-    return sorted(groups.values(), key=lambda group: -group.count)
-
-
-# What Elasticsearch, and Python's errors, quote from a record.
-_QUOTED = re.compile(r"( in document with id |\.? ?Preview of field's value|; caused by |[\"'`]).*", re.DOTALL)
-
-
-def _cause(reason: str) -> str:
-    """What reasons of the same kind have in common, without contents of a record."""
-    shown = reason if reason.startswith("KeyError: ") else _QUOTED.sub(lambda found: "…" * (len(found[1]) == 1), reason)
-    return re.sub(r"\d+", "N", shown)
 
 
 def _repeats(key: Key, connection: sqlite3.Connection) -> int:

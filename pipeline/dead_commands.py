@@ -7,15 +7,22 @@ that runs or, where none does, here.
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
+from pipeline.causes import ALL, Filters
+
 if TYPE_CHECKING:
+    from pipeline.causes import Group
     from pipeline.config import Config
-    from pipeline.dead import Filters, Group, Letter
+    from pipeline.letters import Letter
 
 app = typer.Typer(
     help="Look at what was set aside, try it again, or forget it.",
@@ -31,31 +38,50 @@ DataDir = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Where the daemon keeps its files; else the configuration says.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
-Reason = Annotated[str, typer.Option(metavar="TEXT", help="Only those with this in their reason, in any letter case.")]
-Stage = Annotated[str, typer.Option(metavar="NAME", help="Only those of this stage.")]
-Input = Annotated[str, typer.Option("--input", metavar="NAME", help="Only those of this input.")]
-Index = Annotated[str, typer.Option(metavar="NAME", help="Only those for this index.")]
-Output = Annotated[str, typer.Option(metavar="NAME", help="Only those that this output refused.")]
-Id = Annotated[str, typer.Option("--id", metavar="ID", help="Only those whose document id begins so.")]
 DEFAULT = Path("/etc/aiologs/aiologs.yaml")
+FILTERS = {
+    "id": ("ID", "Only those whose document id begins so."),
+    "reason": ("TEXT", "Only those with this in their reason, in any letter case."),
+    "stage": ("NAME", "Only those of this stage."),
+    "input": ("NAME", "Only those of this input."),
+    "index": ("NAME", "Only those for this index."),
+    "output": ("NAME", "Only those that this output refused."),
+}
+"""The options that make up `Filters`: what each takes, and what it says."""
+
+
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command, in the place of its parameter `filters`, an option for each of them."""
+
+    @wraps(command)
+    def with_filters(**values: Any) -> None:
+        command(filters=Filters(**{name: values.pop(name) for name in FILTERS}), **values)
+
+    signature, parameters = inspect.signature(command, eval_str=True), []
+    for each in signature.parameters.values():
+        if each.name != "filters":
+            parameters.append(each)
+            continue
+        for name, (metavar, text) in FILTERS.items():
+            option = Annotated[str, typer.Option(f"--{name}", metavar=metavar, help=text)]
+            parameters.append(each.replace(name=name, default="", annotation=option))
+    with_filters.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return with_filters
 
 
 @app.command("list", epilog='Example: aiologs dead list -c config/aiologs.yaml --reason "mapper_parsing"')
+@_filtered
 def list_(
     config: ConfigFile = DEFAULT,
     data_dir: DataDir = None,
-    reason: Reason = "",
-    stage: Stage = "",
-    input_: Input = "",
-    index: Index = "",
-    output: Output = "",
+    filters: Filters = ALL,
     json: Json = False,
 ) -> None:
     """Count dead letters by cause, with the id of one of each, the most frequent first."""
-    from pipeline.dead import Filters, reading
+    from pipeline.dead import reading
 
     with reading(_data_dir(config, data_dir)) as reader:
-        groups = reader.summary(Filters(input=input_, stage=stage, reason=reason, index=index, output=output))
+        groups = reader.summary(filters)
     if json:
         _print_json(groups)
     elif groups:
@@ -83,7 +109,7 @@ def show(
     """Show a dead letter with its record as it was read. Beware: it may hold secrets, which no stage has redacted."""
     from itertools import islice
 
-    from pipeline.dead import Filters, reading
+    from pipeline.dead import reading
     from pipeline.letter_json import plain
 
     with reading(_data_dir(config, data_dir)) as reader:
@@ -102,15 +128,11 @@ def show(
 
 
 @app.command(epilog="Example: aiologs dead export -c config/aiologs.yaml > letters.ndjson")
+@_filtered
 def export(
     config: ConfigFile = DEFAULT,
     data_dir: DataDir = None,
-    id_: Id = "",
-    reason: Reason = "",
-    stage: Stage = "",
-    input_: Input = "",
-    index: Index = "",
-    output: Output = "",
+    filters: Filters = ALL,
 ) -> None:
     """Write dead letters as lines of JSON, the oldest first, for `aiologs replay dead:FILE` or any other program.
 
@@ -118,10 +140,9 @@ def export(
     """
     import sys
 
-    from pipeline.dead import Filters, reading
+    from pipeline.dead import reading
     from pipeline.letter_json import exported
 
-    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
     count = 0
     with reading(_data_dir(config, data_dir)) as reader:
         for letter in reader.each(filters):
@@ -132,15 +153,11 @@ def export(
 
 
 @app.command(epilog="Example: aiologs dead retry -c config/aiologs.yaml --stage timestamp")
+@_filtered
 def retry(
     config: ConfigFile = DEFAULT,
     data_dir: DataDir = None,
-    id_: Id = "",
-    reason: Reason = "",
-    stage: Stage = "",
-    input_: Input = "",
-    index: Index = "",
-    output: Output = "",
+    filters: Filters = ALL,
     json: Json = False,
 ) -> None:
     """Take dead letters through the pipeline as it is configured now, under the same document ids.
@@ -150,12 +167,10 @@ def retry(
     from dataclasses import replace
 
     from pipeline.control import NoDaemon, ask
-    from pipeline.dead import Filters
 
-    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
     folder = _data_dir(config, data_dir)
     try:
-        result = ask(folder, "dead.retry", filters=_as_dict(filters))
+        result = ask(folder, "dead.retry", filters=asdict(filters))
     except NoDaemon:
         result = _retry_here(replace(_load(config), data_dir=folder), filters)
     if json:
@@ -167,23 +182,18 @@ def retry(
 
 
 @app.command(epilog="Example: aiologs dead purge -c config/aiologs.yaml --input app --yes")
+@_filtered
 def purge(
     config: ConfigFile = DEFAULT,
     data_dir: DataDir = None,
-    id_: Id = "",
-    reason: Reason = "",
-    stage: Stage = "",
-    input_: Input = "",
-    index: Index = "",
-    output: Output = "",
+    filters: Filters = ALL,
     yes: Annotated[bool, typer.Option("--yes", help="Don't ask.")] = False,
     json: Json = False,
 ) -> None:
     """Forget dead letters for good; without any filter, all of them."""
     from pipeline.control import NoDaemon, ask
-    from pipeline.dead import Filters, reading
+    from pipeline.dead import reading
 
-    filters = Filters(id=id_, input=input_, stage=stage, reason=reason, index=index, output=output)
     folder = _data_dir(config, data_dir)
     with reading(folder) as reader:
         count = sum(group.count for group in reader.summary(filters))
@@ -191,7 +201,7 @@ def purge(
     if not yes:
         typer.confirm(f"Forget {count} dead letters for good?", abort=True)
     try:
-        removed = ask(folder, "dead.purge", filters=_as_dict(filters))["removed"]
+        removed = ask(folder, "dead.purge", filters=asdict(filters))["removed"]
     except NoDaemon:
         removed = _purge_here(folder, filters)
     if json:
@@ -244,12 +254,6 @@ def _load(path: Path) -> Config:
 
 def _data_dir(config: Path, data_dir: Path | None) -> Path:
     return data_dir or _load(config).data_dir
-
-
-def _as_dict(filters: Filters) -> dict[str, str]:
-    from dataclasses import asdict
-
-    return asdict(filters)
 
 
 def _found(count: int) -> None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, TypeVar
 from pipeline import letters
 from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, Written
 from pipeline.database import StorageError
-from pipeline.dead import DeadLetters, Letter
+from pipeline.dead import DeadLetters
 from pipeline.ledger import Account, Ledger
+from pipeline.letters import Letter
 from pipeline.since import Since
 from pipeline.tap import Taps
 from pipeline.turns import Turns, pieces, weight

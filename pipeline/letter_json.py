@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from pipeline.dead import Letter
+from pipeline.letters import Letter
 
 
 def plain(letter: Letter) -> dict[str, Any]:

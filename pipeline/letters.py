@@ -3,15 +3,52 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pipeline.contract import Batch, Refused
-from pipeline.dead import Letter
 
 if TYPE_CHECKING:
     from pipeline.chain import Processed
+
+Key = tuple[str, str]
+"""Output and document id: there is one letter of each."""
+
+
+@dataclass(slots=True)
+class Letter:
+    """A record that was set aside, or a document that an output refused."""
+
+    id: str
+    """The document id."""
+    input: str
+    record: bytes
+    """The record as the input read it; empty where it was no longer at hand."""
+    origin: Mapping[str, str | int]
+    """What is true of every record of its batch."""
+    time: float
+    """When it was set aside, in seconds since 1970."""
+    output: str = ""
+    """The output that refused the document; empty: the chain could not process the record."""
+    stage: str = ""
+    reason: str = ""
+    traceback: str = ""
+    index: str = ""
+    identity: str = ""
+    """Its batch's identity, which with the place gives the same id again."""
+    place: int = 0
+    document: bytes | None = None
+    """What the output refused."""
+    number: int = 0
+    """Its place among the letters, rising; given by `put`."""
+    repeats: int = 0
+    """How often it was set aside again; counted by `put`."""
+
+    @property
+    def key(self) -> Key:
+        """What there is one letter of."""
+        return self.output, self.id
 
 
 def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str], places: Sequence[int]) -> Letter:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from itertools import islice
 
 from pipeline.contract import Batch, Documents, Output, bulk
-from pipeline.dead import DeadLetters, Key, Letter
+from pipeline.dead import DeadLetters
 from pipeline.delivery import merge
-from pipeline.letters import record_id
+from pipeline.letters import Key, Letter, record_id
 from pipeline.workers import Processor
 
 _TOGETHER = 200

@@ -10,9 +10,11 @@ import pytest
 
 from pipeline import config
 from pipeline.app import App, NotDrained, retry_dead
+from pipeline.causes import Filters
 from pipeline.chain import Chain
 from pipeline.control import Control, ask
-from pipeline.dead import Filters, Letter, Limits, reading
+from pipeline.dead import Limits, reading
+from pipeline.letters import Letter
 from pipeline.workers import Inline
 
 CONFIG = """

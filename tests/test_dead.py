@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import dead as module
+from pipeline.causes import Filters
 from pipeline.contract import Unusable
 from pipeline.database import StorageError
-from pipeline.dead import DeadLetters, Filters, Letter, Limits, reading
+from pipeline.dead import DeadLetters, Limits, reading
+from pipeline.letters import Letter
 
 LETTER = Letter(
     id="i-0",
@@ -111,36 +113,6 @@ async def test_letters_are_there_after_a_kill(dead, tmp_path):
     await after.stop()
 
 
-@pytest.mark.parametrize(
-    ("filters", "ids"),
-    [
-        (Filters(), ["a-1", "a-2", "b%1"]),
-        (Filters(id="a-"), ["a-1", "a-2"]),
-        (Filters(id="b%"), ["b%1"]),
-        (Filters(id="%"), []),
-        (Filters(input="web"), ["a-2"]),
-        (Filters(stage="json"), ["a-1", "b%1"]),
-        (Filters(reason="UNEXPECTED"), ["a-1", "b%1"]),
-        (Filters(index="logs"), ["b%1"]),
-        (Filters(output="es"), ["b%1"]),
-        (Filters(input="app", stage="json", output="es"), ["b%1"]),
-        (Filters(input="app", stage="geoip"), []),
-    ],
-)
-async def test_letters_are_found_by_what_all_filters_say(dead, filters, ids):
-    await dead.put(
-        [
-            replace(LETTER, id="a-1"),
-            replace(LETTER, id="a-2", input="web", stage="geoip", reason="other"),
-            replace(LETTER, id="b%1", output="es", index="logs"),
-        ]
-    )
-    assert [letter.id for letter in await dead.list(filters)] == ids
-    assert sum(group.count for group in await dead.summary(filters)) == len(ids)
-    assert await dead.purge(filters) == len(ids)
-    assert dead.count() == 3 - len(ids)
-
-
 async def test_letters_are_listed_in_portions(dead):
     await dead.put(letters(25))
     seen, after = [], 0
@@ -148,19 +120,6 @@ async def test_letters_are_listed_in_portions(dead):
         seen += [letter.place for letter in page]
         after = page[-1].number
     assert seen == list(range(25))
-
-
-async def test_a_summary_has_one_line_a_cause_whatever_numbers_it_holds(dead):
-    await dead.put(
-        [
-            *(replace(letter, reason=f"unexpected end at {letter.place}") for letter in letters(5)),
-            REFUSED,
-        ]
-    )
-    many, one = await dead.summary()
-    assert (many.reason, many.stage, many.input, many.count) == ("unexpected end at N", "json", "app", 5)
-    assert (many.first, many.last, many.sample) == (1000.0, 1004.0, "n-0")
-    assert (one.reason, one.output, one.index, one.count, one.sample) == (REFUSED.reason, "es", "logs", 1, "i-9")
 
 
 async def test_removed_letters_are_gone_with_their_repetitions(dead):
@@ -218,27 +177,6 @@ async def test_what_becomes_too_old_is_removed_though_nothing_comes(tmp_path, mo
     await asyncio.sleep(86_400 + 7300)
     assert dead.count() == 0
     await dead.stop()
-
-
-@pytest.mark.parametrize(
-    ("reason", "shown"),
-    [
-        ("ValueError: no number: 'hunter2'", "ValueError: no number: …"),
-        ('ValueError: broken: "it\'s secret"', "ValueError: broken: …"),
-        ("KeyError: 'userId'", "KeyError: 'userId'"),
-        ("JSONDecodeError: end at line 1 column 17", "JSONDecodeError: end at line N column N"),
-        (
-            (
-                "document_parsing_exception: [1:8] failed to parse field [at] of type [date] in document with id 'x'. "
-                "Preview of field's value: 'hunter2'; caused by date_time_parse: [hunter2]"
-            ),
-            "document_parsing_exception: [N:N] failed to parse field [at] of type [date]",
-        ),
-    ],
-)
-async def test_a_summary_quotes_nothing_from_a_record(dead, reason, shown):
-    await dead.put([replace(LETTER, reason=reason)])
-    assert [group.reason for group in await dead.summary()] == [shown]
 
 
 async def test_what_is_too_old_is_removed_at_the_start_and_once_an_hour(tmp_path, monkeypatch, caplog):

@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 from pipeline.contract import Unusable
 from pipeline.control import Control
 from pipeline.database import lock
-from pipeline.dead import DeadLetters, Letter
+from pipeline.dead import DeadLetters
 from pipeline.dead_commands import app
+from pipeline.letters import Letter
 
 CONTROLS = b'{"password":"secret","colour":"\x1b[31m"'
 LETTERS = [

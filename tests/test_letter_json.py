@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.dead import Letter
 from pipeline.letter_json import exported, imported
+from pipeline.letters import Letter
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 

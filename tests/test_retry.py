@@ -4,7 +4,7 @@ import pytest
 
 from pipeline.chain import Failure, Processed
 from pipeline.contract import Refused, Written, bulk
-from pipeline.dead import Letter
+from pipeline.letters import Letter
 from pipeline.retry import Retry
 
 

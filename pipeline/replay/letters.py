@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 
 from pipeline.contract import Context, Deliver, Unusable
-from pipeline.dead import Letter, reading
+from pipeline.dead import reading
 from pipeline.letter_json import imported
+from pipeline.letters import Letter
 from pipeline.replay.job import Job
 from pipeline.retry import batch_of
 

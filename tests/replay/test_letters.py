@@ -3,8 +3,9 @@ import asyncio
 import pytest
 
 from pipeline.contract import Unusable
-from pipeline.dead import DeadLetters, Letter
+from pipeline.dead import DeadLetters
 from pipeline.letter_json import exported
+from pipeline.letters import Letter
 from tests.replay.conftest import lines
 
 LETTERS = [
