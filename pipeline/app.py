@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from pipeline import __version__, registry
+from pipeline import __version__, background, registry
 from pipeline.admin import Admin
 from pipeline.buffer import Buffers
 from pipeline.causes import Filters
@@ -34,11 +34,6 @@ if TYPE_CHECKING:
     from pipeline.workers import Processor
 
 log = logging.getLogger("aiologs")
-
-_UNPARK_SECONDS = 5.0
-_UNPARK_TIMEOUT = 15.0
-_UNPARK_BYTES = 4 << 20
-_MEASURE_SECONDS = 1.0
 
 
 class NotDrained(Exception):
@@ -151,9 +146,9 @@ class App:
             stack.push_async_callback(self._control.stop)
             for name, source in self.inputs.items():
                 self.running[name] = self.begin(self.config.inputs[name], source)
-            background = {
-                asyncio.create_task(self._unpark(), name="parked documents"),
-                asyncio.create_task(self._measure(), name="gauges"),
+            tasks = {
+                asyncio.create_task(background.unpark(self), name="parked documents"),
+                asyncio.create_task(background.measure(self), name="gauges"),
             }
             try:
                 for each in self.running.values():
@@ -162,10 +157,10 @@ class App:
                 self._notify("READY=1")
                 counts = len(self.inputs), len(self.outputs), self.config.workers
                 log.info("ready: %d inputs, %d outputs, %d workers", *counts)
-                await self._watch(background)
+                await self._watch(tasks)
             finally:
                 self.ready.clear()
-                for task in background:
+                for task in tasks:
                     task.cancel()
                 await self._drain()
 
@@ -188,8 +183,8 @@ class App:
     async def _stop_admin(self) -> None:
         await self.admin.stop()
 
-    async def _watch(self, background: set[asyncio.Task[None]]) -> None:
-        """Return when told to stop or when every input has ended; raise what ended one, or a task behind it."""
+    async def _watch(self, tasks: set[asyncio.Task[None]]) -> None:
+        """Return when told to stop or when every input has ended; raise what ended one, or one of the tasks."""
         stopping = asyncio.create_task(self.stop.wait(), name="stop")
         try:
             while not stopping.done():
@@ -198,11 +193,9 @@ class App:
                 reading = {each.task for each in self.running.values() if not each.task.done()}
                 if not reading and not self.change:
                     return
-                done, _ = await asyncio.wait(
-                    reading | background | {stopping, changed}, return_when=asyncio.FIRST_COMPLETED
-                )
+                done, _ = await asyncio.wait(reading | tasks | {stopping, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
-                for task in done & (background | {each.task for each in self.running.values()}):
+                for task in done & (tasks | {each.task for each in self.running.values()}):
                     task.result()
         finally:
             stopping.cancel()
@@ -244,40 +237,6 @@ class App:
             self.delivery.in_flight_bytes,
         )
         self.delivery.abandon()
-
-    # --- in the background ---
-
-    async def _unpark(self) -> None:
-        """Try parked documents again, for as long as there are some."""
-        while True:
-            await asyncio.gather(*(self._unpark_of(name, output) for name, output in self.outputs.items()))
-            await asyncio.sleep(_UNPARK_SECONDS)
-
-    async def _unpark_of(self, name: str, output: Output) -> None:
-        skip: set[str] = set()  # indices that are still blocked
-        # Where they are all that is written, an output takes them for an outage and would try for ever.
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_UNPARK_TIMEOUT):
-                while entries := await self.parked.take(name, _UNPARK_BYTES, skip):
-                    skip |= await self.delivery.write_parked(name, output, entries)
-
-    async def _measure(self) -> None:
-        """Keep the gauges that nobody else sets."""
-        gauge, started = self.metrics.gauge, time.monotonic()
-        while True:
-            gauge("in_flight_bytes", self.delivery.in_flight_bytes, {})
-            gauge("workers", self.processor.alive, {})
-            gauge("dead_letters", self.dead.count(), {})
-            gauge("dead_letter_bytes", self.dead.bytes(), {})
-            gauge("parked_bytes", self.parked.bytes, {})
-            gauge("parked_oldest_seconds", time.time() - self.parked.oldest if self.parked.oldest else 0, {})
-            for (output, index), documents in self.parked.counts().items():
-                gauge("parked", documents, {"output": output, "index": index})
-            await asyncio.sleep(_MEASURE_SECONDS)
-            self.blocked.look(self.outputs)
-            for name in self.blocked.since:
-                self.metrics.count("blocked_seconds", time.monotonic() - started, {"output": name})
-            started = time.monotonic()
 
     # --- what an operator sees ---
 

@@ -11,19 +11,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import sqlite3
-from array import array
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
-import orjson
-
+from pipeline import batches
+from pipeline.batches import Entry, Usage
 from pipeline.contract import Batch, Deliver, Full, Input, Outcome
 from pipeline.database import Database, StorageError
-from pipeline.sqlite import Row, Table, sealed, shrink
 
 log = logging.getLogger("aiologs.buffer")
 
@@ -38,34 +35,13 @@ WINDOW_BYTES = 4 << 20
 
 _TAKEN = 1 << 20  # bytes that are read at once
 _RETRY_SECONDS = 1.0
-_FREE_PAGES = 8192  # of 4 KiB: what the file may be larger than what is in it
-
-_BATCHES = Table(
-    "batches",
-    {
-        "input": "TEXT", "token": "BLOB", "bytes": "INTEGER", "head": "BLOB", "block": "BLOB", "ends": "BLOB",
-    },
-    ("token",),
-)  # fmt: skip
-_INSERT = _BATCHES.insert("IGNORE").replace("(", "(n, ", 1).replace("(?", "(?, ?")
-
-
-class Usage(NamedTuple):
-    """What waits in the buffer of one input."""
-
-    bytes: int = 0
-    batches: int = 0
-
-    def plus(self, size: int, batches: int = 1) -> Usage:
-        """With so much more."""
-        return Usage(self.bytes + size, self.batches + batches)
 
 
 class Buffers:
     """The file, and the buffers of all inputs in it."""
 
     def __init__(self, data_dir: Path, gauge: Gauge, count: Count) -> None:
-        self.database = Database(data_dir / NAME, [_BATCHES])
+        self.database = Database(data_dir / NAME, [batches.TABLE])
         self.gauge, self.count = gauge, count
         self.numbers = itertools.count(1)
         """Numbers of batches, taken in the database's thread: later ones are greater, also when the file was empty."""
@@ -96,7 +72,7 @@ class Buffers:
         if not self._buffers and not self._path.exists():
             return
         await self.database.start()
-        last, usages = await self.database.read(_everything)
+        last, usages = await self.database.read(batches.everything)
         if not self._open:
             self._open, self.numbers = True, itertools.count(last + 1)
         for name, usage in usages.items():
@@ -113,12 +89,6 @@ class Buffers:
     async def stop(self) -> None:
         """Close the file."""
         await self.database.stop()
-
-
-class _Entry(NamedTuple):
-    key: int
-    size: int
-    batch: Batch
 
 
 class Buffer:
@@ -150,7 +120,7 @@ class Buffer:
         """See `contract.Deliver`; nothing is refused, since what the chain says of it comes later."""
         if not batch.block:
             return Outcome()
-        size = _size(batch)
+        size = batches.size(batch)
         if not self._fits(size) and not wait:
             raise Full(retry_after=_RETRY_SECONDS)
         async with self._room:
@@ -164,10 +134,10 @@ class Buffer:
         return Outcome()
 
     async def _put(self, batch: Batch, size: int, *, wait: bool) -> None:
-        row = _row(batch, size)
+        row = batches.row(batch, size)
 
         def put(connection: sqlite3.Connection) -> None:
-            connection.execute(_INSERT, (next(self._buffers.numbers), *row))
+            connection.execute(batches.INSERT, (next(self._buffers.numbers), *row))
 
         try:
             await (self._durably(put) if wait else self._database.write(put))
@@ -241,9 +211,9 @@ class Buffer:
         async with self._room:
             await self._room.wait_for(lambda: self._passing.bytes < WINDOW_BYTES and self._passing.batches < WINDOW)
 
-    async def _pass_on(self, entry: _Entry, deliver: Deliver) -> None:
+    async def _pass_on(self, entry: Entry, deliver: Deliver) -> None:
         await deliver(entry.batch)
-        await self._durably(partial(_remove, entry.key))
+        await self._durably(partial(batches.remove, entry.key))
         self._passing = self._passing.plus(-entry.size, -1)
         await self._give_back(entry.size)
         if not self._passing.batches:
@@ -266,7 +236,7 @@ class Buffer:
 
     # --- in the thread of the database ---
 
-    def _take(self, connection: sqlite3.Connection) -> tuple[list[_Entry], int]:
+    def _take(self, connection: sqlite3.Connection) -> tuple[list[Entry], int]:
         """The next batches, about `_TAKEN` bytes, and how many of them were damaged and are put apart."""
         here = (self._name, self._last)
         last, wanted, room = 0, 0, _TAKEN
@@ -278,41 +248,6 @@ class Buffer:
                 break
             last, wanted = n, wanted + 1
         rows = self._database.select(
-            connection, _BATCHES, "WHERE input = ? AND n > ? AND n <= ? ORDER BY n", (*here, last)
+            connection, batches.TABLE, "WHERE input = ? AND n > ? AND n <= ? ORDER BY n", (*here, last)
         )
-        return [_entry(row) for row in rows], wanted - len(rows)
-
-
-def _size(batch: Batch) -> int:
-    """The bytes that a batch takes on the disk, about."""
-    ids = sum(map(len, batch.ids)) + 4 * len(batch.ids) if batch.ids is not None else 0
-    return len(batch.block) + ids + 8 * len(batch.ends or ()) + 256
-
-
-def _row(batch: Batch, size: int) -> tuple[object, ...]:
-    head = {
-        "identity": batch.identity,
-        "base": batch.base,
-        "positions": None if batch.positions is None else list(batch.positions),
-        "ids": None if batch.ids is None else list(batch.ids),
-        "origin": dict(batch.origin),
-    }
-    ends = None if batch.ends is None else batch.ends.tobytes()
-    return sealed((batch.input, os.urandom(12), size, orjson.dumps(head), batch.block, ends))
-
-
-def _entry(row: Row) -> _Entry:
-    n, name, _, size, head, block, ends = row
-    return _Entry(n, size, Batch(name, block, ends=None if ends is None else array("Q", ends), **orjson.loads(head)))
-
-
-def _remove(key: int, connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM batches WHERE n = ?", (key,))
-    if connection.execute("PRAGMA freelist_count").fetchone()[0] > _FREE_PAGES:
-        shrink(connection)
-
-
-def _everything(connection: sqlite3.Connection) -> tuple[int, dict[str, Usage]]:
-    """The last number, and what waits by input."""
-    rows = connection.execute("SELECT input, max(n), sum(bytes), count(*) FROM batches GROUP BY input").fetchall()
-    return max((last for _, last, _, _ in rows), default=0), {name: Usage(size, n) for name, _, size, n in rows}
+        return [batches.entry(row) for row in rows], wanted - len(rows)

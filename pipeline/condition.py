@@ -18,14 +18,13 @@ for numbers; with anything else, and by zero, it gives None.
 from __future__ import annotations
 
 import ast
-import operator
 import warnings
 from collections.abc import Callable
 from typing import Any, NoReturn
 
 from pipeline.contract import Event
 from pipeline.fields import getter, tops
-from pipeline.patterns import finder
+from pipeline.operations import ARITHMETIC, COMPARISONS, FUNCTIONS, METHODS, item, match_finder
 
 LONGEST = 4096
 """Characters of an expression."""
@@ -65,90 +64,6 @@ class Condition:
 
     def __repr__(self) -> str:
         return f"Condition({self.text!r})"
-
-
-def _compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """A comparison that is false with None and where Python has none."""
-
-    def compare(a: Any, b: Any) -> bool:
-        if a is None or b is None:
-            return False
-        try:
-            return test(a, b)
-        except TypeError:
-            return False
-
-    return compare
-
-
-def _calculate(result: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Arithmetic for numbers alone: `"x" * 10**9` and `"%999999999d" % 1` would fill the memory."""
-
-    def calculate(a: Any, b: Any) -> Any:
-        if not isinstance(a, int | float) or not isinstance(b, int | float):
-            return None
-        try:
-            return result(a, b)
-        except ArithmeticError:
-            return None
-
-    return calculate
-
-
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: _compare(operator.eq),
-    ast.NotEq: _compare(operator.ne),
-    ast.Lt: _compare(operator.lt),
-    ast.LtE: _compare(operator.le),
-    ast.Gt: _compare(operator.gt),
-    ast.GtE: _compare(operator.ge),
-    ast.In: _compare(lambda a, b: a in b),
-    ast.NotIn: _compare(lambda a, b: a not in b),
-}
-
-# No power and no shift: a short expression of theirs has a result that no memory holds.
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: _calculate(operator.add),
-    ast.Sub: _calculate(operator.sub),
-    ast.Mult: _calculate(operator.mul),
-    ast.Div: _calculate(operator.truediv),
-    ast.FloorDiv: _calculate(operator.floordiv),
-    ast.Mod: _calculate(operator.mod),
-}
-
-
-def _item(value: Any, key: Any) -> Any:
-    """An object's or list's entry, None where there is none."""
-    if isinstance(value, dict):
-        return value.get(key) if isinstance(key, str) else None
-    if isinstance(value, list) and isinstance(key, int) and -len(value) <= key < len(value):
-        return value[key]
-    return None
-
-
-def _size(value: Any) -> int | None:
-    return len(value) if isinstance(value, str | list | dict) else None
-
-
-def _method(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of texts; None for a value that is none, or with an argument that it can't take."""
-
-    def call(value: Any, *arguments: Any) -> Any:
-        try:
-            return function(value, *arguments) if isinstance(value, str) else None
-        except TypeError:
-            return None
-
-    return call
-
-
-_METHODS = {name: _method(getattr(str, name)) for name in ("startswith", "endswith", "lower", "upper")}
-
-
-def _finder(pattern: str) -> Callable[[Any], bool]:
-    """Whether a text has a match of the pattern. Raises `ValueError` on a bad one."""
-    find = finder([pattern])
-    return lambda value: isinstance(value, str) and find(value.encode(errors="replace")) >= 0
 
 
 class _Compiler:
@@ -261,10 +176,10 @@ class _Compiler:
         return ast.Constant(node.value)
 
     def _attribute(self, node: ast.Attribute, depth: int) -> ast.expr:
-        return self.call(_item, self.build(node.value, depth), ast.Constant(self._plain(node, node.attr)))
+        return self.call(item, self.build(node.value, depth), ast.Constant(self._plain(node, node.attr)))
 
     def _subscript(self, node: ast.Subscript, depth: int) -> ast.expr:
-        return self.call(_item, self.build(node.value, depth), self.build(node.slice, depth))
+        return self.call(item, self.build(node.value, depth), self.build(node.slice, depth))
 
     def _boolop(self, node: ast.BoolOp, depth: int) -> ast.expr:
         return ast.BoolOp(node.op, [self.build(value, depth) for value in node.values])
@@ -277,12 +192,12 @@ class _Compiler:
             self.refuse(node)
         if isinstance(operand, ast.Constant) and isinstance(operand.value, int | float):
             return ast.Constant(-operand.value)
-        return self.call(_ARITHMETIC[ast.Sub], ast.Constant(0), operand)
+        return self.call(ARITHMETIC[ast.Sub], ast.Constant(0), operand)
 
     def _binop(self, node: ast.BinOp, depth: int) -> ast.expr:
-        if type(node.op) not in _ARITHMETIC:
+        if type(node.op) not in ARITHMETIC:
             self.refuse(node)
-        return self.call(_ARITHMETIC[type(node.op)], self.build(node.left, depth), self.build(node.right, depth))
+        return self.call(ARITHMETIC[type(node.op)], self.build(node.left, depth), self.build(node.right, depth))
 
     def _list(self, node: ast.List | ast.Tuple | ast.Set, depth: int) -> ast.expr:
         values = [self.build(each, depth) for each in node.elts]
@@ -311,20 +226,20 @@ class _Compiler:
             return ast.Compare(a, [op], [b])
         if isinstance(op, ast.In | ast.NotIn) and isinstance(b, ast.List):
             b = self.name(tuple(ast.literal_eval(b)))  # made once, not with every event
-        return self.call(_COMPARISONS[type(op)], a, b)
+        return self.call(COMPARISONS[type(op)], a, b)
 
     def _call(self, node: ast.Call, depth: int) -> ast.expr:
-        if isinstance(node.func, ast.Attribute) and node.func.attr in _METHODS:
+        if isinstance(node.func, ast.Attribute) and node.func.attr in METHODS:
             return self._call_of_method(node, node.func, depth)
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         if name == "exists":
             return self._exists(node, depth)
         if name == "matches":
             return self._matches(node, depth)
-        if name not in _FUNCTIONS:
+        if name not in FUNCTIONS:
             self.fail(node, f"a call of {_shown(node.func)} is not allowed; there is {ALLOWED}")
         (argument,) = self._arguments(node, 1)
-        return self.call(_FUNCTIONS[name], self.build(argument, depth))
+        return self.call(FUNCTIONS[name], self.build(argument, depth))
 
     def _arguments(self, node: ast.Call, count: int) -> list[ast.expr]:
         if len(node.args) != count or node.keywords:
@@ -335,7 +250,7 @@ class _Compiler:
         built = [self.build(each, depth) for each in self._arguments(node, 1 if "with" in function.attr else 0)]
         # Python takes several prefixes as a tuple only.
         built = [ast.Tuple(each.elts, ast.Load()) if isinstance(each, ast.List) else each for each in built]
-        return self.call(_METHODS[function.attr], self.build(function.value, depth), *built)
+        return self.call(METHODS[function.attr], self.build(function.value, depth), *built)
 
     def _exists(self, node: ast.Call, depth: int) -> ast.expr:
         (argument,) = self._arguments(node, 1)
@@ -347,13 +262,10 @@ class _Compiler:
         value, pattern = self._arguments(node, 2)
         text = self._quoted(node, pattern)
         try:
-            find = _finder(text)
+            find = match_finder(text)
         except ValueError as error:
             self.fail(pattern, f"{_shown(pattern)}: {error}")
         return self.call(find, self.build(value, depth))
-
-
-_FUNCTIONS = {"len": _size, "lower": _METHODS["lower"]}
 
 
 def _shown(node: ast.expr) -> str:

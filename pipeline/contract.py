@@ -4,6 +4,8 @@ A record's way: an **input** reads records and hands a `Batch` of them to `deliv
 bytes to the **chain** (decode → stages → encode, in a worker process), writes the `Documents` that come back
 to every **output**, and returns. That return is the acknowledgement: every record of the batch is now stored,
 parked or set aside, durably. There are no acknowledgement callbacks.
+
+It is longer than other files since it is the one place for all of them: who knows it knows how the parts fit.
 """
 
 from __future__ import annotations

@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pipeline.contract import Unusable
-from pipeline.sqlite import File, Row, Table, is_damage, make_folder, sound
+from pipeline.sqlite import File, is_damage, make_folder
+from pipeline.table import Row, Table, sound
 
 log = logging.getLogger("aiologs.database")
 

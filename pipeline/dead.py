@@ -27,7 +27,8 @@ from pipeline.causes import ALL, MEANT, Filters, Group, grouped
 from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError
 from pipeline.letters import Key, Letter
-from pipeline.sqlite import Row, Table, connect, sealed, shrink, size, sound
+from pipeline.sqlite import connect, shrink, size
+from pipeline.table import Row, Table, sealed, sound
 
 log = logging.getLogger("aiologs.dead")
 

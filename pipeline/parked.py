@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from pipeline.contract import Documents
 from pipeline.database import Database, StorageError
-from pipeline.sqlite import Table, sealed, shrink, size
+from pipeline.sqlite import shrink, size
+from pipeline.table import Table, sealed
 
 NAME = "parked.db"
 MAX_BYTES = 4 << 30

@@ -19,7 +19,8 @@ import orjson
 
 from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError
-from pipeline.sqlite import Table, connect, sealed, sound
+from pipeline.sqlite import connect
+from pipeline.table import Table, sealed, sound
 
 log = logging.getLogger("aiologs.state")
 

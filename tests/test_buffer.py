@@ -318,7 +318,7 @@ async def test_batches_of_an_input_without_a_buffer_now_are_told_of(rig, caplog)
 
 
 async def test_room_on_the_disk_is_given_back(rig, monkeypatch):
-    monkeypatch.setattr(module, "_FREE_PAGES", 4)
+    monkeypatch.setattr("pipeline.batches._FREE_PAGES", 4)
     async with rig.running():
         for n in range(20):
             await rig.source.deliver(batch(n, 20_000))

@@ -118,7 +118,7 @@ async def test_an_output_is_added_and_taken_away(site):
 
 async def test_what_a_replaced_output_does_not_store_is_parked_and_stored_by_its_successor(site, monkeypatch):
     monkeypatch.setattr(change, "_OUTPUT_SECONDS", 0.1)
-    monkeypatch.setattr("pipeline.app._UNPARK_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.background._UNPARK_SECONDS", 0.1)
     async with at_work(site):
 
         async def hang(payload):

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.contract import Unusable
 from pipeline.database import Database, StorageError, lock
-from pipeline.sqlite import Table, sealed
+from pipeline.table import Table, sealed
 
 THINGS = Table("things", {"name": "TEXT", "data": "BLOB"}, ("name",))
 

@@ -9,12 +9,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipeline import sqlite
 from pipeline.contract import Unusable
-from pipeline.sqlite import File, Table, checksum, connect, lots, sealed, shrink, size, sound
+from pipeline.sqlite import File, connect, shrink, size
+from pipeline.table import Table, sealed, sound
 
 THINGS = Table("things", {"name": "TEXT", "data": "BLOB"}, ("name",))
 OTHERS = Table("others", {"name": "TEXT"}, ("name",))
@@ -61,26 +60,6 @@ def data(killed) -> Iterator[Path]:
 
 
 # --- rows ---
-
-
-@given(st.lists(st.one_of(st.text(), st.binary(), st.integers(), st.none(), st.floats(allow_nan=False))))
-def test_sealed_values_are_sound(values):
-    assert sound(sealed(values))
-
-
-@given(st.binary(min_size=1, max_size=50), st.data())
-def test_a_flipped_bit_is_noticed(value, data):
-    row = sealed(("key", value))
-    at, bit = data.draw(st.integers(0, len(value) - 1)), data.draw(st.integers(0, 7))
-    flipped = value[:at] + bytes([value[at] ^ 1 << bit]) + value[at + 1 :]
-    assert not sound(("key", flipped, row[-1]))
-
-
-def test_where_one_value_ends_counts():
-    assert checksum(("ab", "c")) != checksum(("a", "bc"))
-
-
-# --- a file that is all right ---
 
 
 def test_a_new_file_is_for_its_owner_only_and_so_is_its_folder(tmp_path, caplog):
@@ -367,13 +346,3 @@ def test_a_row_is_put_apart_with_its_content(tmp_path, caplog):
     assert "{'name': 'thing 1'}" in caplog.text
     assert file.damaged
     file.close(connection)
-
-
-def test_rows_go_into_few_sizes_of_statements_since_each_stays_in_memory():
-    sizes = set()
-    for count in range(1500):
-        found = list(lots(range(count)))
-        assert [row for lot in found for row in lot] == list(range(count))
-        assert len(found) <= 2 + 7 + 7 + 7
-        sizes |= set(map(len, found))
-    assert len(sizes) == 4

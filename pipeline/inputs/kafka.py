@@ -13,16 +13,15 @@ A value that the decoder can't read, also a tombstone (no value), is set aside. 
 import asyncio
 import logging
 import re
-import ssl
 from array import array
 from collections.abc import Awaitable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, Field, SecretStr, model_validator
+from pydantic import AwareDatetime, BaseModel, Field, model_validator
 
-from pipeline.contract import Batch, Context, Deliver, Unusable
+from pipeline.contract import Batch, Context, Deliver
+from pipeline.inputs._brokers import ClientTLS, Sasl, consumer
 from pipeline.times import written
 from pipeline.window import Window
 
@@ -31,34 +30,6 @@ log = logging.getLogger("aiologs.input.kafka")
 _POLL_MS = 500
 _COMMIT_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
-
-
-class Sasl(BaseModel, extra="forbid", frozen=True):
-    """How to log in to the brokers."""
-
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(description="The mechanism.")
-    username: str = Field(description="The user.")
-    password: SecretStr = Field(description="The password.")
-
-
-class ClientTLS(BaseModel, extra="forbid", frozen=True):
-    """How to trust the brokers, and to be known by them."""
-
-    ca: Path | None = Field(default=None, description="PEM file of the authorities to trust; null: the system's.")
-    certificate: Path | None = Field(default=None, description="PEM file of this client's certificate.")
-    key: Path | None = Field(default=None, description="PEM file of its private key.")
-    check_hostname: bool = Field(default=True, description="Whether a broker's certificate must name its host.")
-
-    def context(self) -> ssl.SSLContext:
-        """The context; raises `Unusable` where a file can't be used."""
-        try:
-            context = ssl.create_default_context(cafile=self.ca)
-            context.check_hostname = self.check_hostname
-            if self.certificate:
-                context.load_cert_chain(self.certificate, self.key)
-        except OSError as error:
-            raise Unusable(f"TLS: {self.ca or self.certificate}: {error}") from error
-        return context
 
 
 class Kafka:
@@ -139,39 +110,7 @@ class Kafka:
             await consumer.stop()
 
     def _consumer(self) -> Any:
-        from aiokafka import AIOKafkaConsumer  # noqa: PLC0415 - see run
-        from aiokafka.coordinator.assignors.sticky.sticky_assignor import StickyPartitionAssignor  # noqa: PLC0415
-
-        class Sticky(StickyPartitionAssignor):  # type: ignore[misc]
-            """What it remembers is kept in the class: every consumer needs one of its own."""
-
-        options, sasl = self._options, self._options.sasl
-        protocol = ("SASL_" if sasl else "") + ("SSL" if options.tls else "PLAINTEXT")
-        login = (
-            {
-                "sasl_mechanism": sasl.mechanism,
-                "sasl_plain_username": sasl.username,
-                "sasl_plain_password": sasl.password.get_secret_value(),
-            }
-            if sasl
-            else {}
-        )
-        return AIOKafkaConsumer(
-            bootstrap_servers=options.brokers,
-            client_id=f"aiologs-{self._context.host}",
-            group_id=options.group,
-            enable_auto_commit=False,
-            auto_offset_reset="latest" if options.start == "latest" else "earliest",
-            partition_assignment_strategy=(Sticky,),
-            session_timeout_ms=round(options.session_seconds * 1000),
-            heartbeat_interval_ms=round(options.session_seconds * 1000 / 6),
-            rebalance_timeout_ms=round(max(options.revoke_seconds * 2, 60) * 1000),
-            # Records wait for room as long as an output is away; that must not look as if this daemon hung.
-            max_poll_interval_ms=24 * 3600 * 1000,
-            security_protocol=protocol,
-            ssl_context=options.tls.context() if options.tls else None,
-            **login,
-        )
+        return consumer(self._options, self._context.host)
 
     async def _join(self, consumer: Any, stop: asyncio.Event) -> bool:
         """Connect, for as long as it takes; False: told to stop meanwhile."""

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field
 from pipeline.contract import Context, Payload, Unusable, Written
 from pipeline.outputs._group import Group
 from pipeline.outputs._health import Health
-from pipeline.sqlite import lots
+from pipeline.table import lots
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS documents (

@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from pipeline.contract import Batch, Context, Outcome, Unusable
 from pipeline.inputs import kafka
-from pipeline.inputs.kafka import ClientTLS, Kafka
+from pipeline.inputs._brokers import ClientTLS
+from pipeline.inputs.kafka import Kafka
 
 P0, P1 = TopicPartition("logs", 0), TopicPartition("logs", 1)
 
