@@ -7,21 +7,23 @@ The plain media types sent here are understood by every Elasticsearch from 7.14 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 # The package first: a module in it is imported without waiting for a thread that is just importing the package.
 import aiohttp  # noqa: F401
 import orjson
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.payload import Payload
-from elastic_transport import AiohttpHttpNode, NodeConfig, SerializerCollection, TransportError
+from elastic_transport import NodeConfig, SerializerCollection, TransportError
 from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import AsyncElasticsearch
 
 from pipeline.outputs._answers import FILTER, Failed, Kind, failed
+from pipeline.outputs._nodes import Node, Nodes
 
 # It would warn at every try of a node that is away; an outage is told once, by the output.
 logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
@@ -58,22 +60,29 @@ class _Bytes(SerializerCollection):
         return data
 
 
-class _Node(AiohttpHttpNode):
-    def _log_request(self, *_: Any, **__: Any) -> None:
-        """Nothing: the client's would decode each body as soon as any log handler exists."""
-
-
 class Connection:
-    """Sends bulk requests to the nodes of one cluster, in turn; it retries nothing."""
+    """Sends requests to the nodes of one cluster, in turn; those of documents are not retried here.
+
+    `name` is the output's, `timeout` in seconds, `most` how many connections each node gets.
+    """
 
     def __init__(
-        self, hosts: Sequence[str], headers: Mapping[str, str], tls: ssl.SSLContext, *, timeout: float, most: int
+        self,
+        name: str,
+        hosts: Sequence[str],
+        headers: Mapping[str, str],
+        tls: ssl.SSLContext,
+        *,
+        timeout: float,
+        most: int,
     ) -> None:
         nodes = [_node(host, tls).replace(request_timeout=timeout, connections_per_node=most) for host in hosts]
-        self._client = AsyncElasticsearch(nodes, node_class=_Node, meta_header=False)
+        self._client = AsyncElasticsearch(nodes, node_class=Node, node_pool_class=Nodes, meta_header=False)
         self._client.transport.serializers = _Bytes()
-        self._like, self._sniffed = nodes[0], set[NodeConfig]()
         self._headers = {"accept": "application/json", **headers}
+        self._nodes = cast("Nodes", self._client.transport.node_pool)
+        self._nodes.name, self._nodes.headers = name, self._headers
+        self._given, self._sniffed = nodes, set[NodeConfig]()
 
     async def bulk(self, body: Sequence[bytes], headers: Mapping[str, str]) -> tuple[int, bytes, bool]:
         """Status and body of the answer, and whether it says to be Elasticsearch's; raises `Failed` without one."""
@@ -81,12 +90,12 @@ class Connection:
 
     async def about(self) -> tuple[int, bytes, bool]:
         """The answer to `GET /`; raises `Failed` without one."""
-        return await self._request("GET", "/", None, {})
+        return await self._anywhere("GET", "/", None, {})
 
     async def ask(self, method: str, target: str, body: bytes | None) -> tuple[int, bytes]:
         """Status and body of the answer to any other request, with a JSON body or none; raises `Failed` without one."""
         headers = {} if body is None else {"content-type": "application/json"}
-        status, answer, _ = await self._request(method, target, None if body is None else [body], headers)
+        status, answer, _ = await self._anywhere(method, target, None if body is None else [body], headers)
         return status, answer
 
     async def sniff(self) -> None:
@@ -101,18 +110,27 @@ class Connection:
             found = {self._node(each["http"]["publish_address"]) for each in nodes if each["roles"] != ["master"]}
         except (ValueError, LookupError, TypeError, AttributeError):
             raise Failed(Kind.ODD, "the answer does not tell the nodes") from None
-        pool = self._client.transport.node_pool
+        found -= {*self._given}
         for node in found - self._sniffed:
-            pool.add(node)
+            self._nodes.add(node)
         for node in self._sniffed - found:
-            pool.remove(node)
+            self._nodes.remove(node)
         self._sniffed = found
 
     def _node(self, address: str) -> NodeConfig:
         """A node at `ip:port`, or `name/ip:port`, for the rest as the ones that were given."""
         name, _, rest = address.rpartition("/")
         host, _, port = rest.rpartition(":")
-        return self._like.replace(host=name or host.strip("[]"), port=int(port))
+        return self._given[0].replace(host=name or host.strip("[]"), port=int(port))
+
+    async def _anywhere(
+        self, method: str, target: str, body: Sequence[bytes] | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes, bool]:
+        """The answer of the first node that gives one: nobody else would ask again, as with bulk requests."""
+        for _ in range(len(self._nodes) - 1):
+            with contextlib.suppress(Failed):
+                return await self._request(method, target, body, headers)
+        return await self._request(method, target, body, headers)
 
     async def _request(
         self, method: str, target: str, body: Sequence[bytes] | None, headers: Mapping[str, str]

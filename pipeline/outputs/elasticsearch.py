@@ -30,7 +30,8 @@ again is answered with 409, "already there", and never stored twice. Each docume
   one, three times in a row though others get through.
 - What Elasticsearch itself fails on (500) while its neighbours are stored, four times, is set aside.
 
-A node that gives no answer is left out for a second, then two, four, at most 30, and tried again. Where the cluster
+A node that gives no answer, or hangs, is left out while others answer, and asked now and then, at the latest after 30
+seconds, whether it is there again. Where the cluster
 answers 429, is slower than a quarter of `timeout`, or not in time, fewer requests are under way at once, down to one,
 and with each round of good answers one more, up to `concurrency`.
 
@@ -209,7 +210,12 @@ class Elasticsearch:
         module: Any = await asyncio.to_thread(importlib.import_module, "pipeline.outputs._connection")
         options = self._options
         connection: Connection = module.Connection(
-            options.hosts, access.headers(options), tls, timeout=options.timeout, most=options.concurrency + 1
+            self._name,
+            options.hosts,
+            access.headers(options),
+            tls,
+            timeout=options.timeout,
+            most=options.concurrency + 1,
         )
         return connection
 
