@@ -12,7 +12,8 @@ index and in the replay indices of its day, and what is found is already there. 
 - `set_aside` makes dead letters of them.
 - `park` does nothing, as with any blocked index: nothing is looked up, and they wait until somebody lifts the block.
 
-What can't be looked up or lifted, for want of a privilege for instance, waits as with `park`.
+What can't be looked up or lifted, for want of a privilege for instance, waits as with `park`. An index that was found
+read-only is not sent documents to be refused any more: they go this way at once, until it is found without its block.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import orjson
 
 from pipeline.contract import Context, Documents, Refused, bulk
 from pipeline.outputs._answers import Again, Failed, Fates, Kind, failed
+from pipeline.outputs.bulk import Request
 from pipeline.outputs.indices import Ask, Standing, daily, existing, standings
 
 log = logging.getLogger("aiologs.output")
@@ -51,6 +53,8 @@ class ReadOnly:
         self._changing = asyncio.Lock()
         self._lifted: dict[str, set[str]] = {}  # index → the blocks to restore
         self._restoring: dict[str, asyncio.Task[None]] = {}
+        self._known: dict[str, str] = {}
+        """Indices that were read-only when they were last looked at, and how they refused."""
 
     def start(self) -> None:
         """Restore the blocks that were lifted when the daemon ended unasked."""
@@ -75,6 +79,19 @@ class ReadOnly:
 
     # --- another way ---
 
+    def foreseen(self, request: Request) -> Fates | None:
+        """What of a request need not be sent to be refused, the rest as to be sent; None: that is all of it."""
+        if self._known.keys().isdisjoint(section.index for section in request.sections):
+            return None
+        return Fates(
+            again=[
+                Again(section, Kind.READ_ONLY, self._known[section.index])
+                if section.index in self._known
+                else Again(section, Kind.MOVED, "")
+                for section in request.sections
+            ]
+        )
+
     async def settle(self, fates: Fates) -> None:
         """Decide what is `Kind.READ_ONLY`, or say how to send it (`Kind.MOVED`); or leave it as it is, to wait."""
         if self._mode == "park":
@@ -87,16 +104,19 @@ class ReadOnly:
             try:
                 fates.again += await self._settle(each, fates)
             except Failed as failure:
+                self._known.pop(each.documents.index, None)
                 reason = f"{each.reason}; read_only: {self._mode} does not work: {failure.reason}"
                 fates.again.append(Again(each.documents, Kind.READ_ONLY, reason))
 
     async def _settle(self, again: Again, fates: Fates) -> list[Again]:
         index, documents = again.documents.index, again.documents
         around = await self._around(index)
-        if index not in around:
-            return [again]  # an alias, or just deleted
-        if self._mode == "add" and not around[index].blocks:
-            return [Again(documents, Kind.MOVED, again.reason)]  # somebody has just lifted it
+        known = self._known.pop(index, None)
+        if index not in around and not known:
+            return [again]  # an alias
+        if index not in around or not around[index].blocks:
+            return [Again(documents, Kind.MOVED, again.reason)]  # somebody has deleted it, or lifted the block
+        self._known[index] = again.reason
         missing = await self._missing(documents, around)
         self._note("already", documents.count - len(missing))
         fates.already += documents.count - len(missing)
@@ -152,6 +172,7 @@ class ReadOnly:
             self._positions.put(_KEY + index, {"blocks": sorted(lifted)})
             await self._settled()
             await self._set(index, dict.fromkeys(blocks))
+            self._known.pop(index, None)
             if index not in self._restoring:
                 self._restore_later(index, LEASE_SECONDS)
 

@@ -90,7 +90,8 @@ class Sender:
         while request.sections:
             tries.sent = _now()
             try:
-                result = await self._send(request)
+                known = self._read_only.foreseen(request) if not tries.moves else None
+                result = known or await self._send(request)
             except Failed as failure:
                 if self._is_to_blame(failure, tries):
                     await self._divide(request, failure, written, began)

@@ -179,3 +179,40 @@ async def test_many_requests_at_once_lift_a_block_once(rig, caplog):
     lifted = [change for _, change in rig.fake.changes if change["index.blocks.write"] is None]
     assert 1 <= len(lifted) <= 8
     assert rig.fake.indices[DAY] == READ_ONLY
+
+
+async def test_what_is_known_to_be_read_only_is_not_sent_to_be_refused(rig):
+    async with rig.output("replay_index") as output:
+        await output.write(docs(DAY, 0, 4))
+        rig.fake.requests.clear()
+        assert await output.write(docs(DAY, 0, 6) + docs("live", 0, 2)) == Written(stored=4, already=4)
+    assert [sorted(each.ids) for each in rig.fake.requests] == [["id-0", "id-1", "id-4", "id-5"]]
+
+
+@pytest.mark.parametrize("mode", ["replay_index", "add", "set_aside"])
+async def test_an_index_whose_block_was_lifted_gets_its_documents_again(rig, mode):
+    async with rig.output(mode) as output:
+        await output.write(docs(DAY, 0, 3))
+        del rig.fake.indices[DAY]
+        assert await output.write(docs(DAY, 0, 5)) == Written(stored=2, already=3)
+        rig.fake.requests.clear()
+        assert await output.write(docs(DAY, 5, 6)) == Written(stored=1)
+        assert len(rig.fake.requests) == 1
+    assert rig.ids(DAY) == {f"id-{n}" for n in range(6)}
+
+
+async def test_an_index_that_was_deleted_is_made_anew(rig):
+    async with rig.output("replay_index") as output:
+        await output.write(docs(DAY, 0, 3))
+        del rig.fake.indices[DAY]
+        rig.fake.documents.clear()
+        assert await output.write(docs(DAY, 0, 3)) == Written(stored=3)
+
+
+async def test_what_can_not_be_looked_up_any_more_is_sent(rig):
+    async with rig.output("replay_index") as output:
+        await output.write(docs(DAY, 0, 3))
+        rig.fake.refusal = NO_RIGHT
+        await output.write(docs(DAY, 0, 3) + docs("live", 0, 2))
+        del rig.fake.indices[DAY]
+        assert await output.write(docs(DAY, 0, 5)) == Written(stored=2, already=3)
