@@ -23,6 +23,7 @@ from pipeline.app import App, buffer_bytes
 from pipeline.chain import Chain, ChainSpec
 from pipeline.config import Config, InputPart, OutputPart
 from pipeline.contract import Input, Output, Unusable
+from pipeline.inherit import Sockets
 from pipeline.log import set_up
 from pipeline.metrics import Metrics
 from pipeline.nursery import Nursery
@@ -160,11 +161,13 @@ class Change:
 
     async def _switch(self, old: _Engine, fresh: _Engine, sources: dict[str, Input]) -> None:
         app = self._app
+        inherited = Sockets(app.running[name] for name in self._ending())
         await self._end_inputs()
         self._exchange(fresh)
         begun: dict[str, Running] = {}
         try:
             for part in self._inputs:
+                inherited.give(part, sources[part.name])
                 await app.buffers.change(part.name, buffer_bytes(part))
                 begun[part.name] = app.begin(part, sources[part.name])
             await asyncio.gather(*(each.opened() for each in begun.values()))
@@ -174,8 +177,10 @@ class Change:
             self._exchange(old)
             for use in fresh.outputs.values():
                 use.turn.set()
-            await self._begin_again()
+            await self._begin_again(inherited)
             raise
+        finally:
+            inherited.close()
         for name in self._old.inputs.keys() - self._new.inputs.keys():
             await app.buffers.change(name, None)
         app.running |= begun
@@ -184,11 +189,15 @@ class Change:
         if self._new.log != self._old.log or self._new.log.file:  # which another program may have moved
             set_up(self._new.log)
 
+    def _ending(self) -> list[str]:
+        """The inputs that change, or go."""
+        names = {part.name for part in self._inputs} | (self._old.inputs.keys() - self._new.inputs.keys())
+        return [name for name in names if name in self._app.running]
+
     async def _end_inputs(self) -> None:
         """Have the inputs that change, or go, finish what is under way."""
         app, seconds = self._app, self._old.drain_seconds
-        names = {part.name for part in self._inputs} | (self._old.inputs.keys() - self._new.inputs.keys())
-        ending = [app.running.pop(name) for name in names if name in app.running]
+        ending = [app.running.pop(name) for name in self._ending()]
         app.changed.set()
         in_time = await asyncio.gather(*(each.end(seconds) for each in ending))
         for each, done in zip(ending, in_time, strict=True):
@@ -197,7 +206,7 @@ class Change:
             if each.failure:
                 log.warning("input %s ended with an error: %s", each.part.name, each.failure)
 
-    async def _begin_again(self) -> None:
+    async def _begin_again(self, inherited: Sockets) -> None:
         """Begin the inputs again that were ended, as they were."""
         app = self._app
         if app.stop.is_set():
@@ -205,7 +214,9 @@ class Change:
         for name, part in self._old.inputs.items():
             if name not in app.running:
                 await app.buffers.change(name, buffer_bytes(part))
-                app.running[name] = app.begin(part, app.input(part))
+                source = app.input(part)
+                inherited.give(part, source)
+                app.running[name] = app.begin(part, source)
         app.changed.set()
         # One that can't come back ends the daemon, which watches it again.
         await asyncio.gather(*(each.opened() for each in app.running.values()), return_exceptions=True)

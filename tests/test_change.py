@@ -180,3 +180,62 @@ outputs:
     os.utime(certificate, (1, 1))
     after = change.certificates(settings)
     assert [key for key in before if before[key] != after[key]] == [("input", "topic"), ("output", "es")]
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """What is done between the end of the inputs that change and the begin of their successors."""
+    work, exchange = [], change.Change._exchange
+
+    def exchanging(self, engine) -> None:
+        exchange(self, engine)
+        while work:
+            work.pop()()
+
+    monkeypatch.setattr(change.Change, "_exchange", exchanging)
+    return work
+
+
+def free_port() -> int:
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp", "http"])
+async def test_a_listener_that_is_changed_refuses_nothing(site, meanwhile, kind):
+    port, body = free_port(), b'{"n":1}\n'
+    head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8\r\n\r\n"
+    more = f'  in: {{type: {kind}, listen: "127.0.0.1:{port}"}}'
+    with socket.socket(type=socket.SOCK_DGRAM if kind == "udp" else socket.SOCK_STREAM) as client:
+        client.settimeout(20)
+
+        def send() -> None:
+            client.connect(("127.0.0.1", port))
+            client.sendall(head + body if kind == "http" else body)
+
+        async with at_work(site):
+            await site.changed(inputs=more)
+            before = site.app.running["in"]
+            meanwhile.append(send)
+            await site.changed(inputs=more.replace("}", ", in_flight: 1000}"))
+            assert before.task.done()
+            await site.until_stored(1)
+            if kind == "http":
+                assert b"200 OK" in await asyncio.to_thread(client.recv, 1000)
+
+
+async def test_a_listener_that_comes_back_refuses_nothing(site, meanwhile, caplog):
+    more = f'  in: {{type: tcp, listen: "127.0.0.1:{(port := free_port())}"}}'
+    async with at_work(site):
+        await site.changed(inputs=more)
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            bad = f'\n  bad: {{type: tcp, listen: "127.0.0.1:{taken.getsockname()[1]}"}}'
+            meanwhile.append(lambda: socket.create_connection(("127.0.0.1", port)).close())
+            await site.changed(inputs=more.replace("}", ", in_flight: 1000}") + bad)
+        assert "can't listen" in caplog.text
+        assert not meanwhile
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b'{"n":1}\n')
+            await site.until_stored(1)

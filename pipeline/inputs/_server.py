@@ -8,7 +8,7 @@ import logging
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import cast
+from typing import Any, Protocol, cast
 
 from pydantic import BaseModel, Field
 
@@ -39,6 +39,31 @@ def split(address: str) -> tuple[str | None, int]:
     """The host, None for all addresses, and the port."""
     host, _, port = address.rpartition(":")
     return host.strip("[]") or None, int(port)
+
+
+class Listens(Protocol):
+    """Options of what listens."""
+
+    listen: str
+    tls: TLS | None
+
+
+async def listen(
+    name: str, options: Listens, connect: Callable[[], asyncio.Protocol], given: list[socket.socket]
+) -> list[asyncio.Server]:
+    """Listen for the input of this name: on the sockets that are given, else on new ones; raises `Unusable`."""
+    loop, (host, port) = asyncio.get_running_loop(), split(options.listen)
+    tls = options.tls.context() if options.tls else None
+    more: dict[str, Any] = {"backlog": 512, "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS if tls else None}
+    try:
+        if given:
+            servers = [await loop.create_server(connect, sock=each, **more) for each in given]
+        else:
+            servers = [await loop.create_server(connect, host, port, **more)]
+    except OSError as error:
+        raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
+    log.info("input %s: listening on %s", name, options.listen)
+    return servers
 
 
 class Connection(asyncio.Protocol, ABC):
@@ -204,6 +229,8 @@ class Server:
         self.options, self.context = options, context
         self.ports: list[int] = []
         """Where it listens, once it does."""
+        self.sockets: list[socket.socket] = []
+        """See `contract.Input`."""
         self.listening = asyncio.Event()
         self.connections: set[Connection] = set()
         self.waiting: set[Connection] = set()
@@ -222,13 +249,17 @@ class Server:
         """Serve until `stop`, then finish what is under way. Raises what serving a connection raised."""
         try:
             async with asyncio.TaskGroup() as self._group:
-                listening = await self._listen(connect)
+                servers = await listen(self.context.name, self.options, connect, self.sockets)
+                self.sockets = [sock for each in servers for sock in each.sockets]
+                self.ports = [each.getsockname()[1] for each in self.sockets]
+                self.listening.set()
                 watch = self.spawn(self._watch())
                 try:
                     await stop.wait()
                 finally:
                     self._stopping = True
-                    listening.close()
+                    for each in servers:
+                        each.close()
                     watch.cancel()
                     for connection in self.connections:
                         connection.end()
@@ -238,22 +269,6 @@ class Server:
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Do something that `run` awaits before it returns, and whose error it raises."""
         return self._group.create_task(work)
-
-    async def _listen(self, connect: Callable[[], Connection]) -> asyncio.Server:
-        options, loop = self.options, asyncio.get_running_loop()
-        host, port = split(options.listen)
-        tls = options.tls.context() if options.tls else None
-        handshake = HANDSHAKE_SECONDS if tls else None
-        try:
-            server = await loop.create_server(
-                connect, host, port, backlog=512, ssl=tls, ssl_handshake_timeout=handshake
-            )
-        except OSError as error:
-            raise Unusable(f"input {self.context.name}: can't listen on {options.listen}: {error.strerror}") from error
-        self.ports = [each.getsockname()[1] for each in server.sockets]
-        self.listening.set()
-        log.info("input %s: listening on %s", self.context.name, options.listen)
-        return server
 
     async def _watch(self) -> None:
         while True:

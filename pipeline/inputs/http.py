@@ -26,6 +26,7 @@ import base64
 import hmac
 import logging
 import re
+import socket
 import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
@@ -34,12 +35,12 @@ from uuid import uuid4
 import orjson
 from pydantic import BaseModel, Field, SecretStr
 
-from pipeline.contract import Batch, Context, Deliver, Full, Outcome, Unusable
+from pipeline.contract import Batch, Context, Deliver, Full, Outcome
 from pipeline.inputs import _bodies, _otlp
 from pipeline.inputs._bodies import Body, BodyError
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
-from pipeline.inputs._server import ADDRESS, split
+from pipeline.inputs._server import ADDRESS, listen
 from pipeline.tls import TLS
 
 if TYPE_CHECKING:
@@ -121,6 +122,8 @@ class Http:
         self.listening = asyncio.Event()
         self.ports: list[int] = []
         """Where it listens, once it does."""
+        self.sockets: list[socket.socket] = []
+        """See `contract.Input`."""
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Serve until told to stop; then answer what is under way and return."""
@@ -130,29 +133,21 @@ class Http:
         server = _limited(web, self._options, self._handle)
         runner = web.ServerRunner(server, shutdown_timeout=20.0)
         await runner.setup()
+        servers: list[asyncio.Server] = []
         try:
-            await self._listen(runner)
+            servers = await listen(self._context.name, self._options, server, self.sockets)
+            self.sockets = [sock for each in servers for sock in each.sockets]
+            self.ports = [each.getsockname()[1] for each in self.sockets]
+            self.listening.set()
             await stop.wait()
             self._stopping = True
         except asyncio.CancelledError:
             await server.shutdown(0.1)  # the deadline: else it would wait 40 seconds for what is under way
             raise
         finally:
+            for each in servers:
+                each.close()
             await runner.cleanup()
-
-    async def _listen(self, runner: Any) -> None:
-        options = self._options
-        host, port = split(options.listen)
-        site = self._web.TCPSite(
-            runner, host, port, ssl_context=options.tls.context() if options.tls else None, backlog=512
-        )
-        try:
-            await site.start()
-        except OSError as error:
-            raise Unusable(f"input {self._context.name}: can't listen on {options.listen}: {error.strerror}") from error
-        self.ports = [address[1] for address in runner.addresses]
-        self.listening.set()
-        log.info("input %s: listening on %s", self._context.name, options.listen)
 
     # --- one request ---
 

@@ -53,6 +53,8 @@ class Udp:
         self._options, self._context = options, context
         self.ports: list[int] = []
         """Where it listens, once it does."""
+        self.sockets: list[socket.socket] = []
+        """See `contract.Input`."""
         self.listening = asyncio.Event()
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
@@ -76,11 +78,12 @@ class Udp:
     async def _listen(self, datagrams: _Datagrams) -> asyncio.DatagramTransport:
         options, name = self._options, self._context.name
         try:
-            sock = await _bound(options.listen, options.receive_buffer)
+            sock = self.sockets[0] if self.sockets else await _bound(options.listen)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
         except OSError as error:
             raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: datagrams, sock=sock)
-        self.ports = [sock.getsockname()[1]]
+        self.sockets, self.ports = [sock], [sock.getsockname()[1]]
         self.listening.set()
         # Linux counts its own overhead, and so grants twice of what was asked for.
         granted = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // 2
@@ -88,7 +91,7 @@ class Udp:
         return transport
 
 
-async def _bound(address: str, buffer: int) -> socket.socket:
+async def _bound(address: str) -> socket.socket:
     """A socket bound to the address; where that is all addresses, to those of IPv6 and IPv4."""
     host, port = split(address)
     everywhere = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"  # noqa: S104 - asked for
@@ -98,7 +101,6 @@ async def _bound(address: str, buffer: int) -> socket.socket:
     try:
         if host is None and family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         sock.setblocking(False)
         sock.bind(where)
     except BaseException:
