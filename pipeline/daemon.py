@@ -80,6 +80,7 @@ async def _main(settings: config.Config, processor: Callable[[Metrics], Processo
         asyncio.create_task(reload.run(), name="reloads"),
         asyncio.create_task(_last_resort(app), name="last resort"),
         asyncio.create_task(_watch_descriptors(), name="file descriptors"),
+        asyncio.create_task(memory.tidy(), name="memory"),
     ]
     try:
         await app.run()

@@ -39,7 +39,7 @@ def _serve(chain: Chain, sock: socket.socket) -> None:
         if time.monotonic() - refreshed > REFRESH:
             refreshed = time.monotonic()
             gauges = chain.refresh()
-            gc.collect()  # it is off otherwise: events make no cycles, exceptions may
+            memory.give_back()  # the collector is off otherwise: events make no cycles, exceptions may
         messages.send(sock, (results, gauges))
 
 

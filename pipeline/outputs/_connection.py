@@ -140,12 +140,26 @@ class Connection:
                 method, target, body=body, max_retries=0, headers={**self._headers, **headers}
             )
         except (TransportError, ValueError) as error:  # a redirect to nonsense is a ValueError
-            raise Failed(Kind.AWAY, str(getattr(error, "message", error)) or type(error).__name__) from error
-        return meta.status, answer, "x-elastic-product" in meta.headers
+            reason = str(getattr(error, "message", error)) or type(error).__name__
+            _let_go(error)
+        else:
+            return meta.status, answer, "x-elastic-product" in meta.headers
+        raise Failed(Kind.AWAY, reason)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.close()
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Forget where an error, and those behind it, came from.
+
+    The client's frames hold the body and stand in a cycle with their error: the body of each failed request would stay
+    until the garbage collector comes by.
+    """
+    while error:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
 def _node(host: str, tls: ssl.SSLContext) -> NodeConfig:

@@ -89,15 +89,14 @@ class Sender:
         tries = _Tries(began)
         while request.sections:
             tries.sent = _now()
-            try:
-                known = self._read_only.foreseen(request) if not tries.moves else None
-                result = known or await self._send(request)
-            except Failed as failure:
-                if self._is_to_blame(failure, tries):
-                    await self._divide(request, failure, written, began)
+            known = self._read_only.foreseen(request) if not tries.moves else None
+            result = known or await self._try(request)
+            if isinstance(result, Failed):
+                if self._is_to_blame(result, tries):
+                    await self._divide(request, result, written, began)
                     return
-                self._retry(request.count, failure.kind)
-                self._health.failed(summary(failure.reason))
+                self._retry(request.count, result.kind)
+                self._health.failed(summary(result.reason))
             else:
                 if tries.moves < MOVES:
                     if result.again:
@@ -112,6 +111,13 @@ class Sender:
             if request.sections:
                 await self._health.pause(self._pause(tries))
                 tries.n += 1
+
+    async def _try(self, request: Request) -> Fates | Failed:
+        """Send once. An error is a value without its traceback, which would keep the bodies while we wait."""
+        try:
+            return await self._send(request)
+        except Failed as failure:
+            return failure.with_traceback(None)
 
     def _pause(self, tries: _Tries) -> float:
         """Seconds until the next try: anything up to a limit that doubles, but no later than parking is due."""
@@ -138,7 +144,9 @@ class Sender:
         self._health.trouble(f"a request is divided: {summary(failure.reason)}", request.count)
         if request.count > 1:
             self._retry(request.count, failure.kind)
-            await self._store_all(list(request.halves()), written, began)
+            halves = [*request.halves()]
+            request.sections = []  # or it would stay beside its halves, and they beside theirs
+            await self._store_all(halves, written, began)
         elif failure.kind is Kind.AWAY:
             written.late.append((request.sections[0], summary(failure.reason)))
         else:

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import logging
 import ssl
 import subprocess
@@ -151,6 +152,21 @@ async def test_no_more_requests_than_allowed_are_under_way(make, fake):
     fake.always = None
     hang.release.set()
     assert [each.stored for each in await asyncio.gather(*writes)] == [1] * 6
+
+
+@pytest.mark.parametrize("trouble", [Reset(), Cut(), Hang(), Status(503)])
+async def test_the_body_of_a_failed_request_is_not_left_to_the_garbage_collector(make, fake, trouble):
+    output, payload = await make(timeout=0.2), docs(3)
+    await output.write(docs(1))
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(payload[0].body)
+        fake.next(trouble)
+        assert (await output.write(payload)).refused == []
+        await until(lambda: sys.getrefcount(payload[0].body) == before)
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(
