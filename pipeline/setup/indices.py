@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.setup import disks
 from pipeline.setup.cluster import Cluster, Refused
 from pipeline.setup.definitions import DATED, POLICY, Wanted
 from pipeline.setup.findings import Finding, settings
@@ -12,8 +13,6 @@ from pipeline.setup.matching import first
 
 NEAR = 0.9
 """So full may a mapping be before it is told."""
-_FLOOD = 95
-"""Per cent of a disk: Elasticsearch's own flood stage, at which it blocks indices (`flood_stage`)."""
 _AT_ONCE = 14
 _WRITING = ("hot", "warm")
 
@@ -123,10 +122,7 @@ def _blocked(cluster: Cluster, ours: Mapping[str, Settings]) -> Iterator[Finding
     blocked = [index for index, now in ours.items() if now.get("index.blocks.read_only_allow_delete") == "true"]
     if not blocked:
         return
-    disks = cluster.ask("GET", "_cat/allocation?format=json&h=node,disk.percent")
-    full = [
-        f"{each['node']} ({each['disk.percent']} %)" for each in disks if int(each.get("disk.percent") or 0) >= _FLOOD
-    ]
+    full = disks.full(cluster)
     for index in blocked:
         what = "a full disk has made it read-only (read_only_allow_delete)"
         if full:

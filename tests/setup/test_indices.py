@@ -108,7 +108,8 @@ def test_replicas_that_elasticsearch_counts_itself_are_left_alone():
 @pytest.mark.parametrize(("percent", "repairable"), [("50", True), ("97", False)])
 def test_a_block_of_a_full_disk_is_lifted_when_there_is_room(percent, repairable):
     cluster = having(**{"index.blocks.read_only_allow_delete": "true"})
-    cluster.answers["GET _cat/allocation"] = [{"node": "n1", "disk.percent": percent}, {"node": "UNASSIGNED"}]
+    disk = {"node": "n1", "disk.percent": percent, "disk.total": "100", "disk.avail": str(100 - int(percent))}
+    cluster.answers["GET _cat/allocation"] = [disk, {"node": "UNASSIGNED"}]
     (finding,) = findings(cluster)
     assert (finding.repair is not None) is repairable
     assert repairable or "n1 (97 %)" in finding.remedy
