@@ -15,6 +15,7 @@ from pipeline.contract import Batch, Deliver
 
 _BATCH = 1 << 20  # bytes: what delivery works on at once
 _TINY = 256  # bytes for which a record counts at least: see pipeline.turns
+_RECORD = 128  # bytes that a record takes beside its own, with its id and its place in lists
 _LINGER = 0.05  # seconds that the first record of a batch waits for others
 _DELIVERIES = 8  # at once; beyond that batches grow instead
 
@@ -50,7 +51,7 @@ class Gather:
             batch = self._batch = _Growing()
             self._changed(0, 1)
             self._spawn(self._store(batch))
-        size = sum(map(len, records))
+        size = sum(map(len, records)) + _RECORD * len(records)
         batch.records += records
         batch.ids += ids
         batch.size += size
@@ -71,6 +72,7 @@ class Gather:
 
     def _made(self, batch: _Growing) -> Batch:
         block, ends = b"".join(batch.records), array("Q", accumulate(map(len, batch.records)))
+        batch.records.clear()  # else they would be held twice until they are stored
         origin = {"event.created": batch.created}
         identity = os.urandom(12).hex()
         return Batch(self._name, block, identity, ends=ends, ids=batch.ids or None, origin=origin)

@@ -36,7 +36,7 @@ import orjson
 from pydantic import BaseModel, Field, SecretStr
 
 from pipeline.contract import Batch, Context, Deliver, Full, Outcome
-from pipeline.inputs import _bodies, _otlp
+from pipeline.inputs import _aiohttp, _bodies, _otlp
 from pipeline.inputs._bodies import Body, BodyError
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from aiohttp.web import BaseRequest, Response
 
 log = logging.getLogger("aiologs.input.http")
-server_log = logging.getLogger("aiologs.input.http.server")
 
 _CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
@@ -127,10 +126,9 @@ class Http:
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Serve until told to stop; then answer what is under way and return."""
-        # aiohttp takes a third of a second to import: other inputs go on meanwhile.
-        web = await asyncio.to_thread(_import)
+        web, options = await asyncio.to_thread(_aiohttp.web), self._options
         self._deliver, self._web = deliver, web
-        server = _limited(web, self._options, self._handle)
+        server = _aiohttp.server(web, self._handle, connections=options.connections, idle_seconds=options.idle_seconds)
         runner = web.ServerRunner(server, shutdown_timeout=20.0)
         await runner.setup()
         servers: list[asyncio.Server] = []
@@ -237,7 +235,8 @@ class Http:
         except TimeoutError:
             raise BodyError(408, f"the body took longer than {options.body_seconds:g} s") from None
         except (ConnectionError, self._web.RequestPayloadError) as error:
-            raise BodyError(400, f"the body ends in the middle or is not chunked as it should: {error}") from error
+            error.__traceback__ = None  # the stream keeps the error, which would keep this frame and the body
+            raise BodyError(400, f"the body ends in the middle or is not chunked as it should: {error}") from None
         return b"".join(parts)
 
     def _hold(self, request: BaseRequest, size: int) -> None:
@@ -312,48 +311,12 @@ class Http:
         return response
 
 
-def _import() -> Any:
-    """The server of aiohttp.
-
-    The package is imported first: an import of a module in it does not wait for another thread that is importing the
-    package, as the Elasticsearch output does at the same time, and both would fail.
-    """
-    import aiohttp  # noqa: F401, PLC0415
-    from aiohttp import web  # noqa: PLC0415
-
-    return web
-
-
 def _inflated(data: bytes, encoding: str, limit: int, ratio: int) -> bytes | tuple[int, str]:
     """See `_bodies.inflate`; an error as its parts, since its traceback would keep the body for longer."""
     try:
         return _bodies.inflate(data, encoding, limit, ratio)
     except BodyError as error:
         return error.status, str(error)
-
-
-def _limited(web: Any, options: Http.Options, handler: Any) -> Any:
-    """An aiohttp server that takes no more connections than it may, and leaves inflating bodies to us."""
-
-    class Closed(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            transport.close()
-
-    class Limited(web.Server):  # type: ignore[misc]
-        def __call__(self) -> asyncio.Protocol:
-            return super().__call__() if len(self.connections) < options.connections else Closed()
-
-    server_log.addFilter(_ours)
-    return Limited(
-        handler, keepalive_timeout=options.idle_seconds, auto_decompress=False, access_log=None, logger=server_log
-    )
-
-
-def _ours(record: logging.LogRecord) -> bool:
-    """Whether what aiohttp logs is an error of ours: what no client sends is answered with 400, and no traceback."""
-    from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415 - see Http.run
-
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 _GREETINGS = {

@@ -1,0 +1,56 @@
+"""The server of aiohttp as the HTTP input uses it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+log = logging.getLogger("aiologs.input.http.server")
+
+
+def web() -> Any:
+    """The server part of aiohttp, which takes a third of a second to import: to be called in a thread.
+
+    The package is imported first: an import of a module in it does not wait for another thread that is importing the
+    package, as the Elasticsearch output does at the same time, and both would fail.
+    """
+    import aiohttp  # noqa: F401, PLC0415
+    from aiohttp import web  # noqa: PLC0415
+
+    return web
+
+
+def server(web: Any, handler: Any, *, connections: int, idle_seconds: float) -> Any:
+    """An aiohttp server that takes no more connections than it may, and leaves inflating bodies to `handler`."""
+
+    class Closed(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            transport.close()
+
+    class Handler(web.RequestHandler):  # type: ignore[misc]
+        __slots__ = ()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            # What is no HTTP is kept as an exception, whose traceback has the frame, which has the bytes and again
+            # the exception: they would stay until cycles are looked for, which is seldom.
+            for message, _ in self._messages:
+                if error := getattr(message, "exc", None):
+                    error.__traceback__ = None
+
+    class Limited(web.Server):  # type: ignore[misc]
+        def __call__(self) -> asyncio.Protocol:
+            if len(self.connections) >= connections:
+                return Closed()
+            return Handler(self, loop=self._loop, **self._kwargs)
+
+    log.addFilter(_ours)
+    return Limited(handler, keepalive_timeout=idle_seconds, auto_decompress=False, access_log=None, logger=log)
+
+
+def _ours(record: logging.LogRecord) -> bool:
+    """Whether what aiohttp logs is an error of ours: what no client sends is answered with 400, and no traceback."""
+    from aiohttp.http_exceptions import HttpProcessingError  # noqa: PLC0415 - see web()
+
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
