@@ -185,8 +185,8 @@ class Delivery:
     # --- runs ---
 
     def _start_runs(self) -> None:
-        # More in the chain than are worked on, and one to be next, would only take others' turns.
-        while self._turns and self._busy < self._limits.runs and self._processing <= max(1, self.processor.alive):
+        # More in the chain than are worked on would only take others' turns; until then small ones come together.
+        while self._turns and self._busy < self._limits.runs and self._processing < max(1, self.processor.alive):
             self._processing += 1
             self._busy += 1
             taken = self._turns.take(self._limits.run_bytes)
@@ -238,11 +238,7 @@ class Delivery:
     async def _store(self, run: _Run) -> None:
         """Process the run's pieces, and write what was made of them."""
         try:
-            try:
-                await self._process(run)
-            finally:
-                self._processing -= 1
-                self._start_runs()
+            await self._process(run)
             await self._write_all(run)
         finally:
             self._busy -= 1
@@ -250,7 +246,11 @@ class Delivery:
 
     async def _process(self, run: _Run) -> None:
         started = time.perf_counter()
-        run.processed = await self.processor.process([piece.batch for piece in run.pieces])
+        try:
+            run.processed = await self.processor.process([piece.batch for piece in run.pieces])
+        finally:
+            self._processing -= 1
+            self._start_runs()
         self._metrics.observe("chain_seconds", time.perf_counter() - started, {})
         for stage in run.processed[0].seconds:
             seconds = sum(each.seconds.get(stage, 0.0) for each in run.processed)
