@@ -123,8 +123,12 @@ def explain(
     if source not in loaded.inputs:
         raise typer.BadParameter(f"there is no input {source!r}{nearest(source, list(loaded.inputs))}")
     walk, failed = Walk(loaded), False
-    lines = sys.stdin.buffer.read().splitlines() if record == "-" else [record.encode(errors="surrogateescape")]
-    for line in filter(None, lines):
+    if record == "-" and sys.stdin.isatty():
+        typer.echo("Records are read from here, one a line, until Ctrl-D.", err=True)
+    given = sys.stdin.buffer.read().splitlines() if record == "-" else [record.encode(errors="surrogateescape")]
+    if not (lines := [*filter(None, given)]):
+        raise typer.BadParameter("there is no record: give one as the argument, or on the standard input")
+    for line in lines:
         explanation = walk.follow(line, source)
         failed = failed or explanation.failed is not None
         print(_dumps(explanation) if json else explanation)

@@ -25,6 +25,7 @@ from pipeline.yaml_positions import Mark, Place, Problem, Tree, parse
 
 NOTHING: AbstractSet[str] = frozenset()
 _SETTINGS = ("data_dir", "workers", "admin", "host", "reload", "drain_seconds", "dead_letters", "log", "tests")
+_EVERYWHERE = {"", "0.0.0.0", "[::]", "::"}  # noqa: S104 - to be compared with
 _PART_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -100,7 +101,8 @@ def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        problem = Problem(Mark(1, 1), f"can't read it: {getattr(error, 'strerror', None) or error}")
+        reason = getattr(error, "strerror", None) or error
+        problem = Problem(Mark(0, 0), f"can't read it: {reason}; -c FILE says which file is read")
         raise ConfigError(path, "", [problem]) from error
     return _Reader(path, text, parse(text, environment)).config()
 
@@ -125,6 +127,7 @@ class _Reader:
         stages = self.stages(top.get("stages"))
         if settings:
             self.sources(settings)
+            self.addresses(settings.admin, [part for part in inputs if part])
         if settings is None or self.problems:
             raise ConfigError(self.path, self.text, self.problems)
         return Config(
@@ -266,6 +269,21 @@ class _Reader:
             if test.source is not None and test.source not in settings.inputs:
                 hint = registry.nearest(test.source, list(settings.inputs))
                 self.wrong(self.tree.mark(("tests", n, "source")), f"there is no input {test.source!r}{hint}")
+
+    def addresses(self, admin: str | None, inputs: list[InputPart]) -> None:
+        """See that no two listen on one port; UDP has ports of its own."""
+        asked: list[tuple[str, str, object, Place]] = [("`admin:`", "", admin, ())]
+        for part in inputs:
+            asked += [(f"input {part.name!r}", part.type, getattr(part.options, "listen", None), ("inputs", part.name))]
+        taken: list[tuple[str, bool, str, str]] = []
+        for who, type_, address, place in asked:
+            host, _, port = str(address or "").rpartition(":")
+            for other, datagrams, its_host, its_port in taken:
+                same = host == its_host or not {host, its_host}.isdisjoint(_EVERYWHERE)
+                if same and port == its_port and datagrams == (type_ == "udp"):
+                    self.wrong(self.tree.mark((*place, "listen")), f"{other} listens on port {port} already")
+            if port.strip("0"):  # 0 is any that is free
+                taken.append((who, type_ == "udp", host, port))
 
     def validate(self, model: type[BaseModel], value: Any, place: Place, beside: AbstractSet[str] = NOTHING) -> Any:
         """The model's instance; None with problems at the places that its errors concern."""

@@ -86,7 +86,7 @@ def list_(
         _print_json(groups)
     elif groups:
         _print("\n".join(_table(groups)))
-    _found(len(groups))
+    _found(len(groups), filters)
 
 
 class _Dashes(TyperCommand):
@@ -149,7 +149,7 @@ def export(
             sys.stdout.buffer.write(exported(letter))
             count += 1
     sys.stdout.flush()
-    _found(count)
+    _found(count, filters)
 
 
 @app.command(epilog="Example: aiologs dead retry -c config/aiologs.yaml --stage timestamp")
@@ -177,7 +177,7 @@ def retry(
         _print_json(result)
     elif result.get("tried"):
         _print(", ".join(f"{name.replace('_', ' ')} {n}" for name, n in result.items()))
-    _found(result.get("tried", 0))
+    _found(result.get("tried", 0), filters)
     raise typer.Exit(1 if result.get("set_aside") else 0)
 
 
@@ -197,7 +197,7 @@ def purge(
     folder = _data_dir(config, data_dir)
     with reading(folder) as reader:
         count = sum(group.count for group in reader.summary(filters))
-    _found(count)
+    _found(count, filters)
     if not yes:
         typer.confirm(f"Forget {count} dead letters for good?", abort=True)
     try:
@@ -256,9 +256,9 @@ def _data_dir(config: Path, data_dir: Path | None) -> Path:
     return data_dir or _load(config).data_dir
 
 
-def _found(count: int) -> None:
+def _found(count: int, filters: Filters | None = None) -> None:
     if not count:
-        typer.echo("There are no such dead letters.", err=True)
+        typer.echo("There are no dead letters." if filters == ALL else "There are no such dead letters.", err=True)
         raise typer.Exit(1)
 
 

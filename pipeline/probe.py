@@ -53,7 +53,11 @@ def _output_file(name: str, path: Any, _: Any) -> Result:
 def _writable(name: str, folder: Path) -> Result:
     """Whether a folder can be written to, or made where it is missing."""
     existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
-    problem = None if os.access(existing, os.W_OK | os.X_OK) else f"no permission to write to {existing}"
+    problem = None
+    if not existing.is_dir():
+        problem = f"{existing} is no folder"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"no permission to write to {existing}"
     return f"{name}: {folder}", problem
 
 

@@ -38,7 +38,12 @@ class Problem(NamedTuple):
     message: str
 
     def show(self, path: str, text: str) -> str:
-        """`path:line:column: message`, and the line, where there is one, with a caret below the column."""
+        """`path:line:column: message`, and the line, where there is one, with a caret below the column.
+
+        Line 0 stands for the whole file.
+        """
+        if not self.mark.line:
+            return f"{path}: {self.message}"
         head = f"{path}:{self.mark.line}:{self.mark.column}: {self.message}"
         line = "".join(text.splitlines()[self.mark.line - 1 : self.mark.line])
         if not line.strip():

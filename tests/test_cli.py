@@ -59,7 +59,7 @@ def aiologs(monkeypatch, capsys):
 
     def run(*arguments: str | Path, stdin: bytes = b"") -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["aiologs", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin)))
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(stdin), isatty=lambda: False))
         with pytest.raises(SystemExit) as ended:
             cli.main()
         captured = capsys.readouterr()
@@ -143,6 +143,11 @@ def test_explain_reads_records_from_the_standard_input(aiologs, config):
     first, second = (orjson.loads(text) for text in out.replace("}\n{", "}\0{").split("\0"))
     assert first["documents"][0]["document"] == {"a": 1}
     assert second["failed"]["stage"] == "decode"
+
+
+def test_explain_of_nothing_says_what_it_wants(aiologs, config):
+    code, _, err = aiologs("explain", "-c", config, stdin=b"\n")
+    assert (code, "there is no record: give one" in err) == (2, True)
 
 
 def test_explain_of_an_unknown_input_names_the_nearest(aiologs, config):

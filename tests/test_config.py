@@ -36,6 +36,7 @@ class Part:
             return value
 """
 NEEDS = PART.replace("path: str = 'x'", "").replace('path: str = "x"', "path: str")
+LISTENER = PART.replace('path: str = "x"', 'path: str = "x"\n        listen: str')
 DECODER = PART + "\n    def decode(self, records): return []\n"
 
 
@@ -44,7 +45,7 @@ def parts(tmp_path_factory):
     """Packages of made-up inputs, stages and outputs."""
     folder = tmp_path_factory.mktemp("parts")
     for package, modules in {
-        "fake_inputs": {"file": PART},
+        "fake_inputs": {"file": PART, "tcp": LISTENER, "udp": LISTENER},
         "fake_stages": {"json": DECODER, "text": DECODER, "tag": PART, "route": PART, "needs": NEEDS},
         "fake_outputs": {"store": NEEDS},
     }.items():
@@ -324,8 +325,39 @@ def test_a_mistake_in_the_syntax_is_shown_in_the_same_form(file):
 
 
 def test_a_file_that_is_not_there(file):
-    with pytest.raises(ConfigError, match="can't read it: No such file or directory"):
+    with pytest.raises(ConfigError) as caught:
         load(file)
+    assert str(caught.value) == f"{file}: can't read it: No such file or directory; -c FILE says which file is read"
+
+
+LISTENERS = """
+admin: {}
+inputs:
+  a: {{type: tcp, listen: '{}'}}
+  b: {{type: {}, listen: '{}'}}
+outputs: {{es: {{type: store, path: y}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("admin", "a", "type_", "b", "line", "who"),
+    [
+        ("null", "127.0.0.1:80", "tcp", "127.0.0.1:80", 5, "input 'a'"),
+        ("null", ":80", "tcp", "127.0.0.1:80", 5, "input 'a'"),
+        ("null", "[::1]:80", "tcp", "0.0.0.0:80", 5, "input 'a'"),
+        ("127.0.0.1:80", "0.0.0.0:80", "tcp", ":81", 4, "`admin:`"),
+    ],
+)
+def test_two_that_listen_on_one_port_are_told(file, admin, a, type_, b, line, who):
+    ((at, _, said),) = mistakes(file, LISTENERS.format(admin, a, type_, b))
+    assert (at, said) == (line, f"{who} listens on port 80 already")
+
+
+@pytest.mark.parametrize(
+    ("a", "type_", "b"), [(":80", "udp", ":80"), ("127.0.0.1:80", "tcp", "127.0.0.2:80"), (":0", "tcp", ":0")]
+)
+def test_two_may_listen_on_one_port_of_different_addresses_or_kinds_and_on_any(file, a, type_, b):
+    assert len(loaded(file, LISTENERS.format("null", a, type_, b)).inputs) == 2
 
 
 def test_a_file_that_is_no_text(file):

@@ -134,6 +134,8 @@ def test_list_takes_filters(data, filters, count):
 def test_list_of_nothing_ends_with_1(data):
     result = run("list", "--data-dir", data, "--stage", "x", code=1)
     assert (result.stdout, result.stderr) == ("", "There are no such dead letters.\n")
+    run("purge", "--data-dir", data, "--yes")
+    assert run("list", "--data-dir", data, code=1).stderr == "There are no dead letters.\n"
 
 
 def test_list_without_a_file_is_unusable(tmp_path):

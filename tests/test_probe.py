@@ -93,6 +93,13 @@ def test_a_folder_that_can_not_be_written_to_is_a_problem(tmp_path, monkeypatch)
     assert [*probe(configured(tmp_path))] == [(f"data_dir: {tmp_path}", f"no permission to write to {tmp_path}")]
 
 
+def test_a_file_in_the_place_of_a_folder_is_a_problem(tmp_path):
+    (tmp_path / "a").touch()
+    for folder in (tmp_path / "a", tmp_path / "a" / "b"):
+        problem = f"{tmp_path / 'a'} is no folder"
+        assert [*probe(replace(configured(tmp_path), data_dir=folder))] == [(f"data_dir: {folder}", problem)]
+
+
 def test_files_are_counted(tried, tmp_path):
     for name in ("a.log", "b.log"):
         (tmp_path / name).touch()
