@@ -37,7 +37,7 @@ unit: env
 	$(BIN)/pytest tests --ignore tests/integration --ignore tests/crash --numprocesses auto --dist worksteal
 
 integration: env
-	tests/services/with-services $(BIN)/pytest tests/integration tests/crash
+	tests/services/with-services $(BIN)/pytest tests/integration tests/crash --numprocesses 3 --dist loadfile
 
 bench: env  ## the reference job, measured beside the handwritten yardstick; then the other inputs
 	$(BIN)/python -m bench.run

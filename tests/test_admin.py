@@ -13,6 +13,7 @@ from pipeline import admin as module
 from pipeline.admin import Admin
 from pipeline.contract import Unusable
 from pipeline.metrics import Metrics
+from tests.services.ports import free_port
 
 
 class Rig:
@@ -161,10 +162,11 @@ async def test_stop_ends_who_is_connected():
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
-async def test_addresses(host, unused_tcp_port):
-    rig = Rig(f"{host}:{unused_tcp_port}")
+async def test_addresses(host):
+    port = free_port()
+    rig = Rig(f"{host}:{port}")
     await rig.admin.start()
-    assert rig.admin.port == unused_tcp_port
+    assert rig.admin.port == port
     assert (await rig.get("/healthz"))[0] == 200
     await rig.admin.stop()
 

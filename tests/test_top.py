@@ -5,6 +5,7 @@ import pytest
 
 from pipeline.contract import Unusable
 from pipeline.top import Look, look, screen, view
+from tests.services.ports import free_port
 
 STATUS = {
     "version": "1", "uptime_seconds": 3700.0, "ready": False, "summary": ["output es takes nothing"], "workers": 2,
@@ -50,6 +51,7 @@ def test_the_screen_says_who_is_blocked_and_who_waits():
     assert "1,000" in text
 
 
-def test_it_says_clearly_when_no_daemon_answers(unused_tcp_port):
-    with pytest.raises(Unusable, match=rf"no daemon answers at 127\.0\.0\.1:{unused_tcp_port} .*is `aiologs run`"):
-        look(f"0.0.0.0:{unused_tcp_port}")
+def test_it_says_clearly_when_no_daemon_answers():
+    port = free_port()
+    with pytest.raises(Unusable, match=rf"no daemon answers at 127\.0\.0\.1:{port} .*is `aiologs run`"):
+        look(f"0.0.0.0:{port}")

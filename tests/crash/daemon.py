@@ -1,7 +1,6 @@
 """The real daemon as a subprocess, to be treated badly: killed, stopped, started again."""
 
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -9,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +16,12 @@ import psutil
 import yaml
 
 from tests.balance import assert_balanced
+from tests.services.ports import free_port
 
 AIOLOGS = Path(sys.executable).with_name("aiologs")
 LONG = os.environ.get("AIOLOGS_CRASH") == "long"
 PATIENCE = 60.0
 """Seconds in which anything that the daemon does must be done: a hang is a failure, a slow machine is not."""
-
-
-def free_port() -> int:
-    """A port that nobody listens on; below those that the kernel chooses for clients: one that connects while the
-    daemon is away could get the port itself, and keep it.
-    """
-    while True:
-        with closing(socket.socket()) as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port := random.randrange(20_000, 32_000)))
-            return port
 
 
 class Daemon:

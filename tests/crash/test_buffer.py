@@ -13,14 +13,14 @@ import pytest
 
 from tests.crash.daemon import Daemon, wait_until
 from tests.crash.writer import line
+from tests.services.ports import free_port
 
 NOWHERE = "http://127.0.0.1:9"  # discard: nothing listens
 
 
 @pytest.fixture
 def port():
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return listener.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

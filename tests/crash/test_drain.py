@@ -26,7 +26,7 @@ def traffic(tmp_path, topic, store):  # noqa: F811 - pytest's way
 
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["the deadline", "a second signal"])
-def test_what_was_under_way_at_an_early_end_is_stored_after_the_next_start_once(traffic, store, end, capsys):
+def test_what_was_under_way_at_an_early_end_is_stored_after_the_next_start_once(traffic, store, end, told):
     daemon = traffic.daemon
     daemon.start()
     traffic.start()
@@ -47,11 +47,10 @@ def test_what_was_under_way_at_an_early_end_is_stored_after_the_next_start_once(
     wait_until(lambda: not traffic.flows, "everything is sent", SECONDS + 2 * PATIENCE)
     wait_until(lambda: store.findings(0).stored == traffic.records, "all is stored", 2 * PATIENCE)
     found = store.findings(traffic.records)
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what the test is for
-            f"\nended by {end} after {took:.1f} s with the output blocked: {len(found.missing)} lost, "
-            f"{len(found.twice)} twice in the store"
-        )
+    told(
+        f"ended by {end} after {took:.1f} s with the output blocked: {len(found.missing)} lost, "
+        f"{len(found.twice)} twice in the store"
+    )
     assert not found.missing
     assert not found.twice
     if end == "the deadline":

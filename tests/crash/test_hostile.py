@@ -172,7 +172,7 @@ def connections(daemon: Receiver, to: str) -> int:
 
 
 @pytest.mark.slow
-def test_hostile_bytes_harm_no_good_client(daemon, tmp_path, capsys):
+def test_hostile_bytes_harm_no_good_client(daemon, tmp_path, told):
     with contextlib.ExitStack() as stack:
         good = Good(daemon.ports["web"], tmp_path / "good.log")
         stack.callback(good.close)
@@ -201,12 +201,11 @@ def test_hostile_bytes_harm_no_good_client(daemon, tmp_path, capsys):
         alone = [took for due, took, _ in answers if due < began]
         among = [took for due, took, _ in answers if began <= due < ended]
         growth = {pid: after[pid] - before[pid] for pid in before}
-        with capsys.disabled():
-            print(  # noqa: T201 - the figures are what the test is for
-                f"\n{sum(attacker.sent for attacker in attackers):,} attacks in {ended - began:.0f} s beside 1,000 "
-                f"records a second: p99 {p99(alone) * 1000:.0f} → {p99(among) * 1000:.0f} ms, slowest "
-                f"{max(among) * 1000:.0f} ms, memory + {max(growth.values()) >> 20} MiB"
-            )
+        told(
+            f"{sum(attacker.sent for attacker in attackers):,} attacks in {ended - began:.0f} s beside 1,000 "
+            f"records a second: p99 {p99(alone) * 1000:.0f} → {p99(among) * 1000:.0f} ms, slowest "
+            f"{max(among) * 1000:.0f} ms, memory + {max(growth.values()) >> 20} MiB"
+        )
         assert after.keys() == before.keys(), "a process was replaced"
         assert {status for _, _, status in answers} == {200}
         assert max(growth.values()) < MEMORY

@@ -12,7 +12,7 @@ LIFETIME = 2.0
 
 
 @pytest.mark.slow
-def test_a_daemon_killed_every_two_seconds_loses_nothing_and_stores_nothing_twice(daemon, store, capsys):
+def test_a_daemon_killed_every_two_seconds_loses_nothing_and_stores_nothing_twice(daemon, store, told):
     writer = Writer(daemon.logs / "app.log", LINES, SECONDS, ROTATE_EVERY)
     writer.start()
     kills, slowest = 0, 0.0
@@ -26,12 +26,11 @@ def test_a_daemon_killed_every_two_seconds_loses_nothing_and_stores_nothing_twic
     found = store.findings(LINES, COMMIT_SECONDS)
     in_flight = Limits().bytes // len(line(LINES))
     bound = kills * (in_flight + found.busiest)
-    with capsys.disabled():
-        print(  # noqa: T201 - the bound and the count are what the test is for
-            f"\n{LINES:,} lines, {kills} kills: {len(found.missing)} lost, {len(found.twice)} twice in the store, "
-            f"{found.repeats:,} sent twice; the bound is {bound:,} ({in_flight:,} in flight at a kill and "
-            f"{found.busiest:,} in the busiest {COMMIT_SECONDS:g} s). Slowest start: {slowest:.2f} s"
-        )
+    told(
+        f"{LINES:,} lines, {kills} kills: {len(found.missing)} lost, {len(found.twice)} twice in the store, "
+        f"{found.repeats:,} sent twice; the bound is {bound:,} ({in_flight:,} in flight at a kill and "
+        f"{found.busiest:,} in the busiest {COMMIT_SECONDS:g} s). Slowest start: {slowest:.2f} s"
+    )
     assert not found.missing
     assert not found.twice
     assert found.stored == LINES

@@ -130,7 +130,7 @@ def site(tmp_path, store):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tmpfs", "quota"])
-def test_a_full_disk_makes_inputs_wait_and_nothing_is_lost(site, store, kind, capsys):
+def test_a_full_disk_makes_inputs_wait_and_nothing_is_lost(site, store, kind, told):
     with ExitStack() as stack:
         if kind == "tmpfs":
             stack.enter_context(tmpfs(site.data))
@@ -160,9 +160,7 @@ def test_a_full_disk_makes_inputs_wait_and_nothing_is_lost(site, store, kind, ca
         assert site.pid == pid
         assert Counter(letters(site)) == Counter(b"no record %d" % n for n in range(log.odd))
         site.stop()
-        told(
-            capsys, f"{kind} full for {SECONDS:g} s: {web.answers[429]} answers of 429; all is well after {back:.1f} s"
-        )
+        told(f"{kind} full for {SECONDS:g} s: {web.answers[429]} answers of 429; all is well after {back:.1f} s")
     assert "can be written to again" in site.log
     assert "Traceback" not in site.log
 
@@ -184,18 +182,13 @@ def see_once(store, written: int, *senders: Sender) -> None:
         assert not found.twice
 
 
-def told(capsys, text: str) -> None:
-    with capsys.disabled():
-        print(f"\n{text}")  # noqa: T201 - the figures are what the test is for
-
-
 # --- file descriptors ---
 
 FILES, LINES, CLIENTS_MORE = 200, 50, 150
 
 
 @pytest.mark.slow
-def test_two_hundred_files_are_read_with_a_hundred_descriptors_and_clients_beside_them(site, store, capsys):
+def test_two_hundred_files_are_read_with_a_hundred_descriptors_and_clients_beside_them(site, store, told):
     site.under = ["sh", "-c", 'ulimit -n 100 && exec "$@"', "sh"]
     for n in range(FILES):
         (site.logs / f"{n:03}.log").write_bytes(b"".join(line(n * 1000 + k) for k in range(LINES)))
@@ -226,7 +219,7 @@ def test_two_hundred_files_are_read_with_a_hundred_descriptors_and_clients_besid
     see_once(store, 0, web)
     assert site.pid == pid
     site.stop()
-    told(capsys, f"100 descriptors, {FILES} files, {CLIENTS_MORE} more connections: all is well after {back:.1f} s")
+    told(f"100 descriptors, {FILES} files, {CLIENTS_MORE} more connections: all is well after {back:.1f} s")
     assert "Traceback" not in site.log
 
 
@@ -234,7 +227,7 @@ def test_two_hundred_files_are_read_with_a_hundred_descriptors_and_clients_besid
 
 
 @pytest.mark.slow
-def test_a_blocked_sink_fills_no_memory(site, store, capsys):
+def test_a_blocked_sink_fills_no_memory(site, store, told):
     # 256 MiB of data in each process. The kernel counts the stacks of threads whole, of which little is ever used.
     site.under = ["sh", "-c", f'ulimit -s 1024 && ulimit -d {256 << 10} && exec "$@"', "sh"]
     site.start()
@@ -265,6 +258,6 @@ def test_a_blocked_sink_fills_no_memory(site, store, capsys):
     assert site.pid == pid
     peak = int(Path(f"/proc/{pid}/status").read_text().partition("VmHWM:")[2].split()[0]) >> 10
     site.stop()
-    told(capsys, f"sink blocked for {SECONDS:g} s: {peak} MiB at most in the daemon; all is well after {back:.1f} s")
+    told(f"sink blocked for {SECONDS:g} s: {peak} MiB at most in the daemon; all is well after {back:.1f} s")
     assert "MemoryError" not in site.log
     assert "Traceback" not in site.log

@@ -107,7 +107,7 @@ class Beat(Sender):
 
 
 @pytest.mark.slow
-def test_what_a_killed_daemon_acknowledged_is_stored_once(tmp_path, store, capsys):
+def test_what_a_killed_daemon_acknowledged_is_stored_once(tmp_path, store, told):
     outputs = {"es": {"type": "elasticsearch", "hosts": [store.url]}}
     daemon = Receiver(tmp_path, {"web": {"type": "http"}, "ship": {"type": "beats"}}, outputs=outputs)
     senders: list[Sender] = []
@@ -126,11 +126,10 @@ def test_what_a_killed_daemon_acknowledged_is_stored_once(tmp_path, store, capsy
     finally:
         daemon.close()
     found = store.findings(2 * EVENTS)
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what the test is for
-            f"\n{EVENTS:,} events over HTTP and as many over Beats, {kills} kills: {len(found.missing)} lost, "
-            f"{len(found.twice)} twice in the store, {found.repeats:,} sent twice. Slowest start: {slowest:.2f} s"
-        )
+    told(
+        f"{EVENTS:,} events over HTTP and as many over Beats, {kills} kills: {len(found.missing)} lost, "
+        f"{len(found.twice)} twice in the store, {found.repeats:,} sent twice. Slowest start: {slowest:.2f} s"
+    )
     assert kills >= 3
     assert not found.missing
     assert not found.twice

@@ -45,7 +45,7 @@ def see_that_all_came_once(traffic: Traffic) -> None:
 
 
 @pytest.mark.slow
-def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_connection(traffic, capsys):
+def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_connection(traffic, told):
     daemon, took = traffic.daemon, []
     daemon.start()
     inputs = set(daemon.ports)
@@ -56,11 +56,10 @@ def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_con
         took.append(daemon.reload())
         traffic.committed()
     see_that_all_came_once(traffic)
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what the test is for
-            f"\n{traffic.records:,} records in {SECONDS} s, {len(took)} reloads (slowest {max(took):.1f} s): none "
-            f"lost, none sent twice, {len(traffic.errors())} errors of connections"
-        )
+    told(
+        f"{traffic.records:,} records in {SECONDS} s, {len(took)} reloads (slowest {max(took):.1f} s): none "
+        f"lost, none sent twice, {len(traffic.errors())} errors of connections"
+    )
     assert not traffic.errors()
     assert daemon.log.count("aiologs.yaml in ") == len(took)
     for name in inputs:
@@ -72,7 +71,7 @@ def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_con
 
 
 @pytest.mark.slow
-def test_restarts_under_traffic_lose_nothing_and_send_nothing_twice(traffic, capsys):
+def test_restarts_under_traffic_lose_nothing_and_send_nothing_twice(traffic, told):
     daemon, took, again = traffic.daemon, [], []
     daemon.start()
     traffic.start()
@@ -82,11 +81,10 @@ def test_restarts_under_traffic_lose_nothing_and_send_nothing_twice(traffic, cap
         traffic.committed()
         again.append(daemon.start())
     see_that_all_came_once(traffic)
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what the test is for
-            f"\n{traffic.records:,} records in {SECONDS} s, {len(took)} restarts: none lost, none sent twice; slowest "
-            f"stop {max(took):.1f} s, slowest start {max(again):.1f} s"
-        )
+    told(
+        f"{traffic.records:,} records in {SECONDS} s, {len(took)} restarts: none lost, none sent twice; slowest "
+        f"stop {max(took):.1f} s, slowest start {max(again):.1f} s"
+    )
     daemon.stop()
     assert "not drained" not in daemon.log
     assert "Traceback" not in daemon.log

@@ -188,21 +188,20 @@ def soak(tmp_path, store):
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_stored_twice_or_grows_in_a_long_life(soak, capsys):
+def test_nothing_is_lost_stored_twice_or_grows_in_a_long_life(soak, told):
     soak.run()
     records = soak.sent
     found, slope = soak.store.findings(records), soak.slope()
     most = max(memory for life in soak.lives for _, memory in life.samples) / 2**20
     fds = [max(life.fds) for life in soak.lives if life.fds]
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what the test is for
-            f"\n{records:,} records in {MINUTES:g} minutes: {len(found.missing)} lost, {len(found.twice)} twice in the "
-            f"store, {found.repeats:,} sent twice. All processes: at most {most:.0f} MiB, {slope:+.2f} MiB an hour; "
-            f"file descriptors at most {fds}, entries of the state at most {max(soak.entries)}, last "
-            f"{soak.entries[-1]}. Lag was below 2 s again after "
-            + ", ".join(f"{seconds:.1f} s ({event})" for event, seconds in soak.recoveries.items())
-            + ("" if FAKETIME.exists() else "; the clock did not jump: faketime is not installed")
-        )
+    told(
+        f"{records:,} records in {MINUTES:g} minutes: {len(found.missing)} lost, {len(found.twice)} twice in the "
+        f"store, {found.repeats:,} sent twice. All processes: at most {most:.0f} MiB, {slope:+.2f} MiB an hour; "
+        f"file descriptors at most {fds}, entries of the state at most {max(soak.entries)}, last "
+        f"{soak.entries[-1]}. Lag was below 2 s again after "
+        + ", ".join(f"{seconds:.1f} s ({event})" for event, seconds in soak.recoveries.items())
+        + ("" if FAKETIME.exists() else "; the clock did not jump: faketime is not installed")
+    )
     assert not found.missing
     assert not found.twice
     assert found.stored == records

@@ -3,11 +3,29 @@
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import PurePath
+from typing import Any
 
 import pytest
 
 from tests.integration.cluster import Cluster
 from tests.services import services
+
+APART = {"test_clients.py", "test_debian.py", "test_kafka.py", "test_setup_lifecycle.py", "test_setup_rights.py"}
+"""The files here whose tests use no Elasticsearch, or one of their own."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests of one file run one after the other, and so do all that share a cluster: they change what holds for it."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            path = PurePath(nodeid.partition("::")[0])
+            return "cluster" if path.parent.name == "integration" and path.name not in APART else str(path)
+
+    return Scheduling(config, log)
 
 
 def _address(variable: str) -> str:

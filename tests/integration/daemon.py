@@ -9,7 +9,8 @@ from typing import Any
 
 import psutil
 
-from tests.crash.daemon import Daemon, free_port, wait_until
+from tests.crash.daemon import Daemon, wait_until
+from tests.services.ports import free_port
 
 
 class Receiver(Daemon):

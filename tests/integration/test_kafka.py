@@ -193,7 +193,7 @@ class Group:
 
 
 @pytest.mark.slow
-def test_daemons_of_one_group_come_and_go_and_nothing_is_lost_or_stored_twice(tmp_path, topic, capsys):
+def test_daemons_of_one_group_come_and_go_and_nothing_is_lost_or_stored_twice(tmp_path, topic, told):
     with ExitStack() as stack:
         group, producer = Group(tmp_path, topic, stack), Producer(topic)
         first, killed, other, added = group.daemons
@@ -206,11 +206,10 @@ def test_daemons_of_one_group_come_and_go_and_nothing_is_lost_or_stored_twice(tm
         added.start()
         wait_until(lambda: group.committed() == RECORDS, "all is committed", 4 * SECONDS + PATIENCE)
         found = group.store.findings(RECORDS)
-        with capsys.disabled():
-            print(  # noqa: T201 - the figures are what the test is for
-                f"\n{RECORDS:,} records, one of three daemons killed, one added: {len(found.missing)} lost, "
-                f"{len(found.twice)} twice in the store, {found.repeats:,} sent twice"
-            )
+        told(
+            f"{RECORDS:,} records, one of three daemons killed, one added: {len(found.missing)} lost, "
+            f"{len(found.twice)} twice in the store, {found.repeats:,} sent twice"
+        )
         assert not found.missing
         assert not found.twice
         assert found.stored == RECORDS

@@ -105,24 +105,21 @@ def fates(rig: Rig, **options: Any) -> tuple[int, int]:
 
 @pytest.mark.elasticsearch
 @pytest.mark.slow
-def test_a_replay_of_a_shipped_fortnight_whose_older_days_are_read_only_writes_nothing_twice(
-    fortnight, cluster, capsys
-):
+def test_a_replay_of_a_shipped_fortnight_whose_older_days_are_read_only_writes_nothing_twice(fortnight, cluster, told):
     age(cluster)
     lines, started = DAYS * A_DAY, time.monotonic()
     first = fates(fortnight)
-    with capsys.disabled():
-        print(  # noqa: T201 - the figures are what it is for
-            f"\n{lines:,} lines of {DAYS} days, {DAYS - OLD + 1} of them read-only, replayed in "
-            f"{time.monotonic() - started:.1f} s: {first[1]:,} already there, {first[0]} new"
-        )
+    told(
+        f"{lines:,} lines of {DAYS} days, {DAYS - OLD + 1} of them read-only, replayed in "
+        f"{time.monotonic() - started:.1f} s: {first[1]:,} already there, {first[0]} new"
+    )
     assert first == (0, lines)
     assert cluster.count(f"{cluster.prefix}*") == lines
 
 
 @pytest.mark.elasticsearch
 @pytest.mark.slow
-def test_a_replay_of_a_fortnight_with_lines_missing_from_each_day_adds_just_those(fortnight, cluster, capsys):
+def test_a_replay_of_a_fortnight_with_lines_missing_from_each_day_adds_just_those(fortnight, cluster, told):
     for n in range(DAYS):
         forget(cluster, n * A_DAY, MISSING)
     lines, missing = DAYS * A_DAY, DAYS * MISSING
@@ -144,11 +141,10 @@ def test_a_replay_of_a_fortnight_with_lines_missing_from_each_day_adds_just_thos
         different = {"cardinality": {"field": "n", "precision_threshold": 40_000}}
         answer = cluster.ask("POST", f"{cluster.prefix}*/_search", {"size": 0, "aggs": {"n": different}})
         assert answer["aggregations"]["n"]["value"] == lines
-    with capsys.disabled():
-        print(  # noqa: T201 - as above
-            f"\n{lines:,} lines with {MISSING:,} missing from each of {DAYS} days: {stored[0]:,} new, "
-            f"{stored[1]:,} already there; again: {again[0]} new"
-        )
+    told(
+        f"{lines:,} lines with {MISSING:,} missing from each of {DAYS} days: {stored[0]:,} new, "
+        f"{stored[1]:,} already there; again: {again[0]} new"
+    )
 
 
 @pytest.mark.elasticsearch
