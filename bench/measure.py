@@ -64,7 +64,7 @@ def run(command: list[str | Path], env: dict[str, str], log: Path) -> Usage:
     usage = Usage(started=time.time())
     start = searched = time.monotonic()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(command, env=installed(env), stdout=output, stderr=subprocess.STDOUT)
     pids = {process.pid}
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         if time.monotonic() - searched > SEARCH:
@@ -76,6 +76,14 @@ def run(command: list[str | Path], env: dict[str, str], log: Path) -> Usage:
     usage.look(pids)
     usage.code = process.wait()
     return usage
+
+
+def installed(env: dict[str, str]) -> dict[str, str]:
+    """This environment and these variables for a program as it runs where it is installed: with its bytecode kept.
+
+    An environment for development may forbid to write it; to compile every module at each start takes 0.1 s.
+    """
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"} | env
 
 
 def descendants(root: int) -> set[int]:

@@ -6,7 +6,6 @@ configuration until it tells systemd that it is ready; and the resident memory o
 """
 
 import argparse
-import os
 import shutil
 import socket
 import statistics
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from bench import job
+from bench import job, measure
 
 READY_TIMEOUT = 30
 
@@ -27,7 +26,7 @@ def environment() -> dict[str, str]:
     """What the reference configuration wants to know; its input is empty."""
     empty = job.DATA / "empty.ndjson"
     empty.touch()
-    return os.environ | job.environment(job.DATA / "state", empty, "http://127.0.0.1:9", workers=2)
+    return measure.installed(job.environment(job.DATA / "state", empty, "http://127.0.0.1:9", workers=2))
 
 
 def command(*arguments: str | Path) -> float:
