@@ -8,6 +8,8 @@ not work.
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -38,6 +40,10 @@ DEFAULT = Path("/etc/aiologs/aiologs.yaml")
 
 def main() -> None:
     """Run a command; what a user can mend ends with a message instead of a traceback."""
+    # Imports make no garbage, and events come and go without cycles: looking for some seldom pays.
+    gc.set_threshold(100_000, 20, 100)
+    # pydantic would look through every installed package for plugins of its own.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
     try:
         app()
     except Unusable as error:

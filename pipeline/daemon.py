@@ -61,9 +61,7 @@ def run(path: Path, *, once: bool = False) -> int:
     with database.lock(settings.data_dir):
         import uvloop  # noqa: PLC0415 - after the fork, and `check` has no need of it
 
-        # What is there now stays; events come and go without cycles, so that looking for some seldom pays.
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 100)
+        gc.freeze()  # what is there now stays
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(_main(settings, processor, once=once))
 

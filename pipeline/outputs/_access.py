@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 log = logging.getLogger("aiologs.output")
 
 
-def tls(options: Elasticsearch.Options, name: str) -> ssl.SSLContext:
-    """The context for https; raises `Unusable` where a file that is named does not do."""
+def tls(options: Elasticsearch.Options, name: str) -> ssl.SSLContext | None:
+    """The context for https, None where all is http; raises `Unusable` where a file that is named does not do."""
+    if not any(host.lower().startswith("https:") for host in options.hosts) and not (options.ca or options.certificate):
+        return None  # to load the authorities of the operating system takes 20 ms
     try:
         context = ssl.create_default_context(cafile=options.ca)
         if options.certificate:

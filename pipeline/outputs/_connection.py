@@ -71,7 +71,7 @@ class Connection:
         name: str,
         hosts: Sequence[str],
         headers: Mapping[str, str],
-        tls: ssl.SSLContext,
+        tls: ssl.SSLContext | None,
         *,
         timeout: float,
         most: int,
@@ -162,6 +162,6 @@ def _let_go(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _node(host: str, tls: ssl.SSLContext) -> NodeConfig:
+def _node(host: str, tls: ssl.SSLContext | None) -> NodeConfig:
     node = url_to_node_config(host, use_default_ports_for_scheme=True)
     return node.replace(ssl_context=tls if node.scheme == "https" else None)

@@ -206,7 +206,7 @@ class Elasticsearch:
         self._read_only.start()
         self._setup.begin()
 
-    async def _open(self, tls: ssl.SSLContext) -> Connection:
+    async def _open(self, tls: ssl.SSLContext | None) -> Connection:
         module: Any = await asyncio.to_thread(importlib.import_module, "pipeline.outputs._connection")
         options = self._options
         connection: Connection = module.Connection(
