@@ -1,11 +1,9 @@
-import sys
-
 import pytest
 
-from pipeline import registry
 from pipeline.check import build, check
 from pipeline.config import load
 from pipeline.contract import Unusable
+from tests.made_up import parts
 
 PART = """
 from pydantic import BaseModel
@@ -31,25 +29,11 @@ class Part:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def parts(tmp_path_factory):
-    """Packages of made-up inputs, stages and outputs."""
-    folder = tmp_path_factory.mktemp("parts")
+def _parts(tmp_path_factory):
     route = PART.replace("return [event for", "return [event | {'@index': 'logs', 'a.b': 1} for")
-    for package, names in {
-        "fake_inputs": ["file"],
-        "fake_stages": ["json", "route"],
-        "fake_outputs": ["store"],
-    }.items():
-        (folder / package).mkdir()
-        for name in ["__init__", *names]:
-            (folder / package / f"{name}.py").write_text(route if name == "route" else PART)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        for kind in ("input", "stage", "output"):
-            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+    stages = {"json": PART, "route": route}
+    with parts(tmp_path_factory.mktemp("parts"), inputs={"file": PART}, stages=stages, outputs={"store": PART}):
         yield
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

@@ -8,8 +8,9 @@ from typing import Any
 import orjson
 import pytest
 
-from pipeline import __version__, cli, control, registry
+from pipeline import __version__, cli, control
 from pipeline.contract import Unusable
+from tests.made_up import parts
 
 PART = '''
 """Does something.
@@ -32,25 +33,10 @@ class Part:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def parts(tmp_path_factory):
-    """Packages of made-up inputs, stages and outputs."""
-    folder = tmp_path_factory.mktemp("parts")
-    for package, names in {
-        "fake_inputs": ["file"],
-        "fake_stages": ["json", "route"],
-        "fake_outputs": ["store"],
-    }.items():
-        (folder / package).mkdir()
-        for name in names:
-            (folder / package / f"{name}.py").write_text(PART)
-        (folder / package / "__init__.py").touch()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        for kind in ("input", "stage", "output"):
-            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+def _parts(tmp_path_factory):
+    stages = {"json": PART, "route": PART}
+    with parts(tmp_path_factory.mktemp("parts"), inputs={"file": PART}, stages=stages, outputs={"store": PART}):
         yield
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

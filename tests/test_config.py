@@ -1,5 +1,4 @@
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +7,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import registry
 from pipeline.config import Config, ConfigError, load
 from pipeline.contract import Unusable
 from pipeline.settings import Settings
 from pipeline.yaml_positions import Mark
+from tests.made_up import parts
 
 PART = """
 from pydantic import BaseModel, Field, field_validator
@@ -41,24 +40,11 @@ DECODER = PART + "\n    def decode(self, records): return []\n"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def parts(tmp_path_factory):
-    """Packages of made-up inputs, stages and outputs."""
-    folder = tmp_path_factory.mktemp("parts")
-    for package, modules in {
-        "fake_inputs": {"file": PART, "tcp": LISTENER, "udp": LISTENER},
-        "fake_stages": {"json": DECODER, "text": DECODER, "tag": PART, "route": PART, "needs": NEEDS},
-        "fake_outputs": {"store": NEEDS},
-    }.items():
-        (folder / package).mkdir()
-        for name, text in {"__init__": "", **modules}.items():
-            (folder / package / f"{name}.py").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        for kind in ("input", "stage", "output"):
-            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+def _parts(tmp_path_factory):
+    stages = {"json": DECODER, "text": DECODER, "tag": PART, "route": PART, "needs": NEEDS}
+    inputs = {"file": PART, "tcp": LISTENER, "udp": LISTENER}
+    with parts(tmp_path_factory.mktemp("parts"), inputs=inputs, stages=stages, outputs={"store": NEEDS}):
         yield
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

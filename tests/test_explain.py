@@ -1,36 +1,33 @@
-import sys
 from pathlib import Path
 
 import orjson
 import pytest
 
-from pipeline import registry
 from pipeline.config import Config, load
 from pipeline.explain import HIDDEN, Explanation, explain
+from tests.made_up import parts
 
 HEAD = "from pydantic import BaseModel\n\n"
-STAGE = (
+PART = (
     HEAD
     + """
 class Part:
     class Options(BaseModel):
-        {options}
+        pass
     def __init__(self, options):
-        self.counts = {{}}
+        self.counts = {}
 """
 )
-PARTS = {
-    "fake_inputs/file": STAGE.format(options="pass"),
-    "fake_outputs/store": STAGE.format(options="pass"),
+STAGES = {
     # A record is a JSON object, or several in an array.
-    "fake_stages/json": STAGE.format(options="pass")
+    "json": PART
     + """
     def decode(self, records):
         import orjson
         values = [orjson.loads(record) for record in records]
         return [each for value in values for each in (value if isinstance(value, list) else [value])]
 """,
-    "fake_stages/route": HEAD
+    "route": HEAD
     + """
 class Rule(BaseModel):
     when: str
@@ -46,7 +43,7 @@ class Route:
                 event["@index"] = self.index
         return events
 """,
-    "fake_stages/change": STAGE.format(options="pass")
+    "change": PART
     + """
     def __call__(self, events):
         for event in events:
@@ -55,7 +52,7 @@ class Route:
             event["level"] = "ERROR"
         return events
 """,
-    "fake_stages/redact": STAGE.format(options="pass")
+    "redact": PART
     + """
     def __call__(self, events):
         for event in events:
@@ -67,9 +64,9 @@ class Route:
                 event["hidden"] = True
         return events
 """,
-    "fake_stages/drop": STAGE.format(options="pass") + "\n    def __call__(self, events): return []\n",
-    "fake_stages/fail": STAGE.format(options="pass") + "\n    def __call__(self, events): return 1 / 0\n",
-    "fake_stages/double": STAGE.format(options="pass")
+    "drop": PART + "\n    def __call__(self, events): return []\n",
+    "fail": PART + "\n    def __call__(self, events): return 1 / 0\n",
+    "double": PART
     + """
     def __call__(self, events):
         return [{**event, "n": n} for event in events for n in (1, 2)]
@@ -78,21 +75,9 @@ class Route:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def parts(tmp_path_factory):
-    """Packages of made-up inputs, stages and outputs."""
-    folder = tmp_path_factory.mktemp("parts")
-    for name, text in PARTS.items():
-        path = folder / f"{name}.py"
-        path.parent.mkdir(exist_ok=True)
-        (path.parent / "__init__.py").touch()
-        path.write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        for kind in ("input", "stage", "output"):
-            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+def _parts(tmp_path_factory):
+    with parts(tmp_path_factory.mktemp("parts"), inputs={"file": PART}, stages=STAGES, outputs={"store": PART}):
         yield
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture

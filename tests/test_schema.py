@@ -1,10 +1,9 @@
-import sys
 from typing import Any
 
 import pytest
 
-from pipeline import registry
 from pipeline.schema import schema
+from tests.made_up import parts
 
 PART = '''
 from pydantic import BaseModel, Field
@@ -23,30 +22,15 @@ class Part:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def parts(tmp_path_factory):
-    """Packages of made-up inputs, stages and outputs."""
-    folder = tmp_path_factory.mktemp("parts")
+def _parts(tmp_path_factory):
     needs, free = PART.format(""), PART.format('default="x", ')
-    decoder = free + "\n    def decode(self, records): return []\n"
-    for package, modules in {
-        "fake_inputs": {"file": free},
-        "fake_stages": {"json": decoder, "needs": needs},
-        "fake_outputs": {"store": needs},
-    }.items():
-        (folder / package).mkdir()
-        for name, text in {"__init__": "", **modules}.items():
-            (folder / package / f"{name}.py").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        for kind in ("input", "stage", "output"):
-            patch.setitem(registry.PACKAGES, kind, f"fake_{kind}s")
+    stages = {"json": free + "\n    def decode(self, records): return []\n", "needs": needs}
+    with parts(tmp_path_factory.mktemp("parts"), inputs={"file": free}, stages=stages, outputs={"store": needs}):
         yield
-    for name in [name for name in sys.modules if name.startswith("fake_")]:
-        del sys.modules[name]
 
 
 @pytest.fixture(scope="module")
-def made(parts) -> dict[str, Any]:
+def made(_parts) -> dict[str, Any]:
     return schema()
 
 

@@ -16,35 +16,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from pipeline.contract import Context, Outcome, Unusable
+from pipeline.contract import Context, Unusable
 from pipeline.inputs import _server, beats
 from pipeline.inputs._ids import Occurrences, document_ids
 from pipeline.inputs._server import split
 from pipeline.inputs.beats import Beats
+from tests.inputs.deliveries import Deliveries, until
 
 TIMED = '{"@timestamp":"2026-11-20T00:00:00.000Z","n":%d}'
-
-
-class Delivery:
-    """Takes batches; while `gate` is closed, they stay under way."""
-
-    def __init__(self):
-        self.batches, self.gate, self.came = [], asyncio.Event(), asyncio.Event()
-        self.gates: dict[bytes, asyncio.Event] = {}  # for blocks that have one of their own
-        self.error = None
-        self.gate.set()
-
-    async def __call__(self, batch, *, wait=True):
-        self.batches.append(batch)
-        self.came.set()
-        await self.gates.get(batch.block, self.gate).wait()
-        if self.error:
-            raise self.error
-        return Outcome()
-
-    @property
-    def records(self):
-        return [record for batch in self.batches for record in batch.records()]
 
 
 class Metrics:
@@ -105,7 +84,7 @@ class Running:
     """A running input and those who talk to it."""
 
     def __init__(self, options, once=False):
-        self.delivery, self.metrics, self.stop = Delivery(), Metrics(), asyncio.Event()
+        self.delivery, self.metrics, self.stop = Deliveries(), Metrics(), asyncio.Event()
         context = Context("ship", "host", cast("Any", None), self.metrics.gauge, self.metrics.count, once)
         self.input = Beats(Beats.Options(**{"listen": "127.0.0.1:0", **options}), context)
         self.task = asyncio.create_task(self.input.run(self.delivery, self.stop))
@@ -117,11 +96,6 @@ class Running:
         client = Client(*await asyncio.open_connection("127.0.0.1", self.input.server.ports[0], **settings))
         self.clients.append(client)
         return client
-
-    async def until(self, condition):
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
@@ -157,7 +131,7 @@ async def test_a_window_is_acknowledged_when_it_is_stored_and_not_before():
         assert run.delivery.records == [b'{"a":1}', b'{"a":2}']
         assert run.delivery.batches[0].input == "ship"
         await client.close()
-        await run.until(lambda: not run.input.server.connections)
+        await until(lambda: not run.input.server.connections)
         assert run.metrics.gauges["connections"] == 0
 
 
@@ -190,7 +164,7 @@ async def test_two_windows_are_under_way_at_once_and_acknowledged_in_order():
         run.delivery.gate.clear()
         client = await run.connect()
         client.send(window("1") + window("2", "3") + window("4", "5", "6"))
-        await run.until(lambda: len(run.delivery.batches) == 2)
+        await until(lambda: len(run.delivery.batches) == 2)
         assert await client.answer() == (2, 0)
         assert len(run.delivery.batches) == 2
         run.delivery.gate.set()
@@ -237,7 +211,7 @@ async def test_version_1_hears_of_nothing_but_the_whole_window():
         run.delivery.gate.clear()
         client = await run.connect()
         client.send(window(*[json.dumps({"n": n, "x": "y" * 1000}) for n in range(1200)], version=b"1"))
-        await run.until(lambda: len(run.delivery.batches) == 3)
+        await until(lambda: len(run.delivery.batches) == 3)
         await asyncio.sleep(0.03)
         run.delivery.gate.set()
         assert await client.answer() == (1, 1200)
@@ -248,7 +222,7 @@ async def test_stopping_finishes_and_acknowledges_what_is_under_way():
         run.delivery.gate.clear()
         client = await run.connect()
         client.send(window("1") + window("2") + window("3"))
-        await run.until(lambda: len(run.delivery.batches) == 2)
+        await until(lambda: len(run.delivery.batches) == 2)
         run.stop.set()
         client.send(b"x" * 100_000)  # unread bytes must not cost the acknowledgements
         await asyncio.sleep(0.02)
@@ -277,7 +251,7 @@ async def test_a_client_that_closed_its_sending_side_still_gets_its_acknowledgem
         client = await run.connect()
         client.send(window("1") + window("2") + window("3"))
         client.writer.write_eof()
-        await run.until(lambda: len(run.delivery.batches) == 2)
+        await until(lambda: len(run.delivery.batches) == 2)
         run.delivery.gate.set()
         assert [await client.acknowledged() for _ in range(4)] == [(2, 1), (2, 1), (2, 1), None]
 
@@ -292,7 +266,7 @@ async def test_a_client_that_is_gone_leaves_its_complete_windows_to_be_stored():
         await asyncio.sleep(0.05)
         assert len(run.input.server.connections) == 1  # it counts as long as something is under way
         run.delivery.gate.set()
-        await run.until(lambda: not run.input.server.connections)
+        await until(lambda: not run.input.server.connections)
 
 
 async def test_rubbish_closes_the_connection_after_the_windows_before_it(caplog):
@@ -340,11 +314,11 @@ async def test_a_window_that_dribbles_in_for_too_long_is_given_up():
 async def test_nothing_more_is_taken_from_a_client_that_reads_no_acknowledgements():
     async with running() as run:
         client = await run.connect()
-        await run.until(lambda: run.input.server.connections)
+        await until(lambda: run.input.server.connections)
         (connection,) = run.input.server.connections
         connection.pause_writing()  # as the transport does when its buffer is full
         client.send(b"".join(window(str(n)) for n in range(10)))
-        await run.until(lambda: len(run.delivery.batches) == 2)
+        await until(lambda: len(run.delivery.batches) == 2)
         await asyncio.sleep(0.02)
         assert len(run.delivery.batches) == 2
         connection.resume_writing()
@@ -354,10 +328,10 @@ async def test_nothing_more_is_taken_from_a_client_that_reads_no_acknowledgement
 async def test_a_client_that_reads_no_acknowledgements_is_closed_in_the_end():
     async with running(idle=0.05) as run:
         client = await run.connect()
-        await run.until(lambda: run.input.server.connections)
+        await until(lambda: run.input.server.connections)
         next(iter(run.input.server.connections)).pause_writing()
         client.send(window("1") + window("2"))
-        await run.until(lambda: not run.input.server.connections)
+        await until(lambda: not run.input.server.connections)
         assert run.metrics.counts == {("connection_errors", "timeout"): 1}
 
 
@@ -365,7 +339,7 @@ async def test_a_client_that_floods_with_empty_windows_is_closed_and_holds_up_no
     async with running() as run:
         flood, good = await run.connect(), await run.connect()
         flood.send(window() * 3000)
-        await run.until(lambda: ("connection_errors", "protocol") in run.metrics.counts)
+        await until(lambda: ("connection_errors", "protocol") in run.metrics.counts)
         good.send(window("1"))
         assert await good.acknowledged() == (2, 1)
 
@@ -386,9 +360,9 @@ async def test_full_room_pauses_reading_until_something_is_stored():
         run.delivery.gate.clear()
         one, two = await run.connect(), await run.connect()
         one.send(window("x" * 2000))
-        await run.until(lambda: len(run.delivery.batches) == 1)
+        await until(lambda: len(run.delivery.batches) == 1)
         two.send(window("y" * 2000))
-        await run.until(lambda: run.input.server.waiting)
+        await until(lambda: run.input.server.waiting)
         await asyncio.sleep(0.02)
         assert len(run.delivery.batches) == 1
         run.delivery.gate.set()
@@ -400,7 +374,7 @@ async def test_a_room_full_of_incomplete_windows_is_cleared_by_closing_who_holds
         small, large, last = [await run.connect() for _ in range(3)]
         small.send(window("x" * 500, announced=2))
         large.send(window("x" * 2000, announced=2))
-        await run.until(lambda: sum(each.held for each in run.input.server.connections) == 2500)
+        await until(lambda: sum(each.held for each in run.input.server.connections) == 2500)
         last.send(window("y" * 1000, announced=2))
         assert await large.answer() is None
         last.send(frames("z", first=2))
@@ -505,7 +479,7 @@ async def test_hostile_clients_do_not_disturb_a_good_one():
         for n in range(20):
             good.send(window(str(n)))
             assert await good.acknowledged() == (2, 1)
-        await run.until(lambda: run.metrics.counts.get(("connection_errors", "protocol")) == 6)
+        await until(lambda: run.metrics.counts.get(("connection_errors", "protocol")) == 6)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,11 @@ from aiokafka.errors import CommitFailedError, KafkaConnectionError, TopicAuthor
 from aiokafka.structs import OffsetAndTimestamp
 from pydantic import ValidationError
 
-from pipeline.contract import Batch, Context, Outcome, Unusable
+from pipeline.contract import Context, Unusable
 from pipeline.inputs import kafka
 from pipeline.inputs._brokers import ClientTLS
 from pipeline.inputs.kafka import Kafka
+from tests.inputs.deliveries import Deliveries, until
 
 P0, P1 = TopicPartition("logs", 0), TopicPartition("logs", 1)
 
@@ -97,42 +98,24 @@ class Consumer:
             raise self.errors.pop(0)
 
 
-class Running:
+class Running(Deliveries):
     """A running input; while `gate` is closed, batches stay under way."""
 
     def __init__(self, *, once: bool = False, **options: Any) -> None:
-        self.batches: list[Batch] = []
-        self.gate, self.stop = asyncio.Event(), asyncio.Event()
-        self.gate.set()
-        self.error: Exception | None = None
+        super().__init__()
+        self.stop = asyncio.Event()
         self.gauges: dict[str, float] = {}
         context = Context("topic", "host", cast("Any", None), gauge=self.gauge, once=once)
         defaults = {"brokers": ["a:9092"], **({} if "pattern" in options else {"topics": ["logs"]})}
         self.input = Kafka(Kafka.Options(**{**defaults, **options}), context)
-        self.task = asyncio.create_task(self.input.run(self.deliver, self.stop))
-
-    async def deliver(self, batch: Batch, *, wait: bool = True) -> Outcome:
-        self.batches.append(batch)
-        await self.gate.wait()
-        if self.error:
-            raise self.error
-        return Outcome()
+        self.task = asyncio.create_task(self.input.run(self, self.stop))
 
     def gauge(self, name: str, value: float, labels: Any) -> None:
         self.gauges[f"{name} {labels['topic']} {labels['partition']}"] = value
 
-    async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.001)
-
     async def consumer(self) -> Consumer:
-        await self.until(lambda: Consumer.made and Consumer.made[-1].topics != ((), None))
+        await until(lambda: Consumer.made and Consumer.made[-1].topics != ((), None))
         return Consumer.made[-1]
-
-    @property
-    def ids(self) -> list[str]:
-        return [id_ for batch in self.batches for id_ in batch.document_ids()]
 
 
 @asynccontextmanager
@@ -159,7 +142,7 @@ async def test_records_are_delivered_with_ids_from_topic_partition_and_offset_an
     async with running() as run:
         consumer = await run.consumer()
         consumer.fill(P0, b'{"a":1}', b'{"b":2}', first=7)
-        await run.until(lambda: consumer.commits)
+        await until(lambda: consumer.commits)
         [batch] = run.batches
         assert batch.records() == [b'{"a":1}', b'{"b":2}']
         assert batch.document_ids() == ["logs-0-7", "logs-0-8"]
@@ -178,14 +161,14 @@ async def test_events_can_get_the_time_of_the_broker_where_it_has_one(timestamp,
         consumer = await run.consumer()
         consumer.records[P0] = [Record(0, b"one", timestamp)]
         consumer.assigned = {P0}
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         assert run.batches[0].origin == {"kafka.topic": "logs", "kafka.partition": 0, **origin}
 
 
 async def test_a_tombstone_is_an_empty_record():
     async with running() as run:
         (await run.consumer()).fill(P0, b"1", None, b"3")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         assert run.batches[0].records() == [b"1", b"", b"3"]
 
 
@@ -194,13 +177,13 @@ async def test_nothing_is_committed_before_it_is_stored_and_no_more_is_read_than
         run.gate.clear()
         consumer = await run.consumer()
         consumer.fill(P0, b"1", b"2", b"3")
-        await run.until(lambda: len(run.batches) == 2)
+        await until(lambda: len(run.batches) == 2)
         await asyncio.sleep(0.05)
         assert (len(run.batches), consumer.commits) == (2, [])
         consumer.fill(P1, b"4")  # another partition has room of its own
-        await run.until(lambda: run.batches[-1].records() == [b"4"])
+        await until(lambda: run.batches[-1].records() == [b"4"])
         run.gate.set()
-        await run.until(lambda: {P0: 3} in [{P0: each.get(P0)} for each in consumer.commits])
+        await until(lambda: {P0: 3} in [{P0: each.get(P0)} for each in consumer.commits])
 
 
 async def test_stopping_finishes_and_commits_what_is_under_way():
@@ -208,7 +191,7 @@ async def test_stopping_finishes_and_commits_what_is_under_way():
         run.gate.clear()
         consumer = await run.consumer()
         consumer.fill(P0, b"1")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         run.stop.set()
         await asyncio.sleep(0.02)
         assert not consumer.commits
@@ -222,7 +205,7 @@ async def test_partitions_taken_away_are_finished_and_committed_first():
         run.gate.clear()
         consumer = await run.consumer()
         consumer.fill(P0, b"1")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         revoked = asyncio.create_task(consumer.listener.on_partitions_revoked([P0, P1]))
         await asyncio.sleep(0.02)
         assert not revoked.done()
@@ -237,7 +220,7 @@ async def test_what_is_not_stored_in_time_is_left_to_the_next_owner(caplog):
         run.gate.clear()
         consumer = await run.consumer()
         consumer.fill(P0, b"1")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         await consumer.listener.on_partitions_revoked([P0])
         consumer.assigned = set()
         run.gate.set()
@@ -251,7 +234,7 @@ async def test_an_offset_of_a_partition_that_is_not_ours_any_more_is_not_committ
         consumer = await run.consumer()
         run.gate.clear()
         consumer.fill(P0, b"1")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         consumer.assigned = set()  # lost, without a word
         run.gate.set()
         await asyncio.sleep(0.03)
@@ -263,7 +246,7 @@ async def test_a_commit_that_fails_is_told_and_tried_again(caplog):
         consumer = await run.consumer()
         consumer.errors.append(CommitFailedError())
         consumer.fill(P0, b"1")
-        await run.until(lambda: consumer.commits)
+        await until(lambda: consumer.commits)
         assert consumer.commits == [{P0: 1}]
         assert "offsets not committed" in caplog.text
 
@@ -291,11 +274,11 @@ async def test_a_delivery_that_fails_ends_the_input_and_commits_nothing():
 
 async def test_brokers_that_are_away_are_waited_for(caplog):
     run = Running()
-    await run.until(lambda: Consumer.made)
+    await until(lambda: Consumer.made)
     Consumer.made[0].errors.append(KafkaConnectionError())
     consumer = await run.consumer()
     consumer.fill(P0, b"1")
-    await run.until(lambda: consumer.commits)
+    await until(lambda: consumer.commits)
     run.stop.set()
     await run.task
 
@@ -306,7 +289,7 @@ async def test_stopping_while_brokers_are_away_closes_the_client(monkeypatch, ca
 
     monkeypatch.setattr(Consumer, "start", away)
     async with running() as run:
-        await run.until(lambda: "a:9092 can't be used" in caplog.text)
+        await until(lambda: "a:9092 can't be used" in caplog.text)
         run.stop.set()
         await run.task
         assert Consumer.made[0].stopped
@@ -317,7 +300,7 @@ async def test_an_error_while_reading_is_told_and_reading_goes_on(caplog):
         consumer = await run.consumer()
         consumer.errors.append(TopicAuthorizationFailedError())
         consumer.fill(P0, b"1")
-        await run.until(lambda: run.batches)
+        await until(lambda: run.batches)
         assert "reading failed: [Error 29]" in caplog.text
 
 
@@ -378,7 +361,7 @@ async def test_security_is_passed_to_the_client(options, protocol):
 
 async def test_each_consumer_has_an_assignor_of_its_own():
     async with running() as one, running() as other:
-        await one.until(lambda: len(Consumer.made) == 2)
+        await until(lambda: len(Consumer.made) == 2)
         first, second = (each.options["partition_assignment_strategy"][0] for each in Consumer.made)
         assert first is not second
         assert first.name == second.name == "sticky"

@@ -10,48 +10,26 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from pipeline.contract import Context, Outcome
+from pipeline.contract import Context
 from pipeline.inputs import _gather, _server
 from pipeline.inputs.tcp import Tcp
+from tests.inputs.deliveries import Deliveries, until
 
 TIMED = b'{"@timestamp":"2026-11-20T00:00:00.000Z","n":1}'
-
-
-class Delivery:
-    """Takes batches; while `gate` is closed, they stay under way."""
-
-    def __init__(self):
-        self.batches, self.gate, self.error = [], asyncio.Event(), None
-        self.gate.set()
-
-    async def __call__(self, batch, *, wait=True):
-        self.batches.append(batch)
-        await self.gate.wait()
-        if self.error:
-            raise self.error
-        return Outcome()
-
-    @property
-    def records(self):
-        return [record for batch in self.batches for record in batch.records()]
-
-    @property
-    def ids(self):
-        return [id_ for batch in self.batches for id_ in batch.document_ids()]
 
 
 class Running:
     """A running input and those who talk to it."""
 
     def __init__(self, options, once=False):
-        self.delivery, self.stop, self.clients = Delivery(), asyncio.Event(), []
+        self.delivery, self.stop, self.clients = Deliveries(), asyncio.Event(), []
         self.counts: list[tuple[object, ...]] = []
         context = Context("sys", "host", cast("Any", None), count=lambda *each: self.counts.append(each), once=once)
         self.input = Tcp(Tcp.Options(**{"listen": "127.0.0.1:0", **options}), context)
         self.task = asyncio.create_task(self.input.run(self.delivery, self.stop))
 
     async def connect(self):
-        await self.until(lambda: self.input.server.ports)
+        await until(lambda: self.input.server.ports)
         reader, writer = await asyncio.open_connection("127.0.0.1", self.input.server.ports[0])
         self.clients.append(writer)
         return reader, writer
@@ -62,11 +40,6 @@ class Running:
         writer.write(data)
         writer.write_eof()
         assert await reader.read() == b""
-
-    async def until(self, condition):
-        async with asyncio.timeout(5):
-            while not condition():
-                await asyncio.sleep(0.001)
 
 
 @asynccontextmanager
@@ -94,7 +67,7 @@ def hurry(monkeypatch):
 async def test_lines_become_records_and_the_last_one_counts_without_a_newline():
     async with running() as run:
         await run.send(b'{"a":1}\n{"a":2}\r\n\n{"a":3}')
-        await run.until(lambda: len(run.delivery.records) == 3)
+        await until(lambda: len(run.delivery.records) == 3)
         assert run.delivery.records == [b'{"a":1}', b'{"a":2}', b'{"a":3}']
         (batch, *_) = run.delivery.batches
         assert batch.input == "sys"
@@ -104,7 +77,7 @@ async def test_lines_become_records_and_the_last_one_counts_without_a_newline():
 async def test_counted_messages_and_lines_are_told_apart():
     async with running() as run:
         await run.send(b"5 <13>a9 <13>b\n\nc\n<13>d\n")
-        await run.until(lambda: len(run.delivery.records) == 3)
+        await until(lambda: len(run.delivery.records) == 3)
         assert run.delivery.records == [b"<13>a", b"<13>b\n\nc", b"<13>d"]
 
 
@@ -112,7 +85,7 @@ async def test_records_of_many_connections_share_a_batch(monkeypatch):
     monkeypatch.setattr(_gather, "_LINGER", 0.3)
     async with running() as run:
         await asyncio.gather(*(run.send(b"%d\n" % n) for n in range(20)))
-        await run.until(lambda: run.delivery.batches)
+        await until(lambda: run.delivery.batches)
         assert sorted(run.delivery.records, key=int) == [b"%d" % n for n in range(20)]
         assert len(run.delivery.batches) == 1
 
@@ -123,7 +96,7 @@ async def test_a_full_batch_does_not_linger(monkeypatch):
     async with running() as run:
         _, writer = await run.connect()
         writer.write(b"x" * 999 + b"\n" + b"y\n")
-        await run.until(lambda: run.delivery.batches)
+        await until(lambda: run.delivery.batches)
         assert run.delivery.records == [b"x" * 999, b"y"]
 
 
@@ -137,7 +110,7 @@ async def test_batches_grow_while_many_deliveries_are_under_way(monkeypatch):
             await asyncio.sleep(0.03)
         assert len(run.delivery.batches) == 1
         run.delivery.gate.set()
-        await run.until(lambda: len(run.delivery.records) == 5)
+        await until(lambda: len(run.delivery.records) == 5)
         assert len(run.delivery.batches) == 2
 
 
@@ -147,32 +120,32 @@ async def test_nothing_more_is_read_while_the_room_is_full(monkeypatch):
         run.delivery.gate.clear()
         (_, one), (_, two) = await run.connect(), await run.connect()
         one.write(b"x" * 3000 + b"\n")
-        await run.until(lambda: run.input.server.waiting)
+        await until(lambda: run.input.server.waiting)
         two.write((b"y" * 99 + b"\n") * 50_000)
         await asyncio.sleep(0.5)
         assert sum(len(batch.block) for batch in run.delivery.batches) < 1_000_000
         run.delivery.gate.set()
-        await run.until(lambda: sum(len(batch.ends) for batch in run.delivery.batches) == 50_001)
+        await until(lambda: sum(len(batch.ends) for batch in run.delivery.batches) == 50_001)
 
 
 async def test_unfinished_messages_that_fill_the_room_are_given_as_they_are():
     async with running(in_flight=2000) as run:
         (_, one), (_, two) = await run.connect(), await run.connect()
         one.write(b"x" * 1500)
-        await run.until(lambda: any(each.held for each in run.input.server.connections))
+        await until(lambda: any(each.held for each in run.input.server.connections))
         two.write(b"y" * 600)
-        await run.until(lambda: run.delivery.records)
+        await until(lambda: run.delivery.records)
         assert run.delivery.records == [b"x" * 1500]
         one.write(b"z\n")
         two.write(b"\n")
-        await run.until(lambda: len(run.delivery.records) == 3)
+        await until(lambda: len(run.delivery.records) == 3)
         assert sorted(run.delivery.records) == [b"x" * 1500, b"y" * 600, b"z"]
 
 
 async def test_a_message_that_is_too_long_comes_in_pieces():
     async with running(max_message=1024) as run:
         await run.send(b"x" * 1500 + b"\ny\n")
-        await run.until(lambda: len(run.delivery.records) == 3)
+        await until(lambda: len(run.delivery.records) == 3)
         assert run.delivery.records == [b"x" * 1024, b"x" * 476, b"y"]
 
 
@@ -181,7 +154,7 @@ async def test_a_stream_that_is_not_counted_is_closed(caplog):
         reader, writer = await run.connect()
         writer.write(b"1 aGET / HTTP/1.1\r\n")
         assert await reader.read() == b""
-        await run.until(lambda: run.delivery.records)
+        await until(lambda: run.delivery.records)
         assert run.delivery.records == [b"a"]
         assert ("connection_errors", 1, {"input": "sys", "reason": "protocol"}) in run.counts
         assert "no count of octets" in caplog.text
@@ -192,7 +165,7 @@ async def test_stopping_stores_what_was_read():
         run.delivery.gate.clear()
         _, writer = await run.connect()
         writer.write(b"one\ntwo")
-        await run.until(lambda: run.delivery.records)
+        await until(lambda: run.delivery.records)
         run.stop.set()
         await asyncio.sleep(0.03)
         assert not run.task.done()
@@ -210,14 +183,14 @@ async def test_a_silent_client_is_closed_only_where_that_is_asked_for():
         reader, writer = await run.connect()
         await asyncio.sleep(0.1)
         writer.write(b"a\n")
-        await run.until(lambda: run.delivery.records)
+        await until(lambda: run.delivery.records)
 
 
 async def test_equal_records_of_a_connection_are_different_and_those_of_another_one_are_the_same_again():
     async with running() as run:
         for _ in range(2):
             await run.send(TIMED + b"\n" + TIMED + b"\n")
-        await run.until(lambda: len(run.delivery.records) == 4)
+        await until(lambda: len(run.delivery.records) == 4)
         assert run.delivery.ids[:2] == run.delivery.ids[2:]
         assert len(set(run.delivery.ids)) == 2
 
@@ -226,7 +199,7 @@ async def test_records_without_a_time_have_ids_of_their_own():
     async with running() as run:
         for _ in range(2):
             await run.send(b"<13>Nov 20 00:00:00 host app: same\n" * 2)
-        await run.until(lambda: len(run.delivery.records) == 4)
+        await until(lambda: len(run.delivery.records) == 4)
         assert len(set(run.delivery.ids)) == 4
 
 
@@ -246,7 +219,7 @@ async def test_working_off_what_is_there_ends_at_once():
 
 async def test_pythons_syslog_handler_over_tcp_is_understood():
     async with running() as run:
-        await run.until(lambda: run.input.server.ports)
+        await until(lambda: run.input.server.ports)
         address = "127.0.0.1", run.input.server.ports[0]
 
         def emit():
@@ -256,7 +229,7 @@ async def test_pythons_syslog_handler_over_tcp_is_understood():
             handler.close()
 
         await asyncio.to_thread(emit)
-        await run.until(lambda: len(run.delivery.records) == 2)
+        await until(lambda: len(run.delivery.records) == 2)
         assert run.delivery.records == [b"<12>first", b"<12>second"]
 
 
@@ -287,12 +260,12 @@ async def test_lines_of_a_connection_become_records():
         _, two = await run.connect()
         one.write(b"> 1\n a\n b\n> 2\n c")
         two.write(b"> 3\n d\n> 4\n")
-        await run.until(lambda: len(run.delivery.records) == 3)
+        await until(lambda: len(run.delivery.records) == 3)
         assert sorted(run.delivery.records) == [b" b", b"> 1\n a", b"> 3\n d"]
         one.write_eof()
-        await run.until(lambda: b"> 2\n c" in run.delivery.records)
+        await until(lambda: b"> 2\n c" in run.delivery.records)
         run.stop.set()
-        await run.until(lambda: b"> 4" in run.delivery.records)
+        await until(lambda: b"> 4" in run.delivery.records)
         assert ("records_cut", 1, {"input": "sys"}) in run.counts
 
 
@@ -300,15 +273,15 @@ async def test_a_record_that_nothing_continues_is_delivered_after_a_while():
     async with running(multiline={"start": "^>", "flush_seconds": 0.05}) as run:
         _, writer = await run.connect()
         writer.write(b"> 1\n a\n")
-        await run.until(lambda: run.delivery.records)
+        await until(lambda: run.delivery.records)
         assert run.delivery.records == [b"> 1\n a"]
-        await run.until(lambda: not run.input.server._held)
+        await until(lambda: not run.input.server._held)
 
 
 async def test_lines_that_fill_the_room_are_delivered_as_they_are():
     async with running(multiline={"start": "^>"}, in_flight=1024) as run:
         _, writer = await run.connect()
         writer.write(b"> 1\n" + b" abcdefg\n" * 200)
-        await run.until(lambda: sum(map(len, run.delivery.records)) > 1024)
+        await until(lambda: sum(map(len, run.delivery.records)) > 1024)
         writer.write(b"> 2\n")
-        await run.until(lambda: not run.input.server.waiting)
+        await until(lambda: not run.input.server.waiting)
