@@ -48,18 +48,22 @@ class Columns:
             for own, value in zip(direct, self._column(first), strict=True)
         ]
 
-    def add(self, field: str, values: Sequence[Any], json: Sequence[bytes] | None = None) -> None:
+    def add(self, field: str, values: Sequence[Any] | None, json: Sequence[bytes] | None = None) -> None:
         """Set a top-level field, or `@index`, in each record whose value is not MISSING.
 
-        `json` is what to write for each value, empty for MISSING; it is made where it is not given.
+        `json` is what to write for each value, empty for MISSING; it is made where it is not given. Where the values
+        are not, they are read from it when a stage asks for them.
         """
-        if json is None and field != INDEX:
+        if json is None and values is not None and field != INDEX:
             json = [_dumped(value) for value in values]
         if field in self.json:
+            values = [*map(_loaded, json or ())] if values is None else values
             before = zip(self._column(field), self.json[field], values, json or (), strict=True)
             merged = [(old, raw) if new is MISSING else (new, text) for old, raw, new, text in before]
             values, json = [value for value, _ in merged], [text for _, text in merged]
-        self._fields[field] = values
+        self._fields.pop(field, None)
+        if values is not None:
+            self._fields[field] = values
         if json is not None:
             self.json[field] = json
 
@@ -117,12 +121,13 @@ class Columns:
 
     def _column(self, field: str) -> Sequence[Any]:
         if field not in self._fields:
-            self._fields[field] = [MISSING] * len(self)
+            added = self.json.get(field)
+            self._fields[field] = [*map(_loaded, added)] if added else [MISSING] * len(self)
         return self._fields[field]
 
     def _put(self, field: str, values: dict[int, Any], texts: dict[int, bytes] | None = None) -> None:
         """Replace the values at some places."""
-        if field not in self._fields and all(value is MISSING for value in values.values()):
+        if field not in self._fields and field not in self.json and all(value is MISSING for value in values.values()):
             return
         column, json = [*self._column(field)], [*self.json.get(field, [b""] * len(self))]
         for place, value in values.items():
@@ -177,6 +182,10 @@ class ByValues(Generic[T]):
 
 def _dumped(value: Any) -> bytes:
     return b"" if value is MISSING else orjson.dumps(value)
+
+
+def _loaded(json: bytes) -> Any:
+    return orjson.loads(json) if json else MISSING
 
 
 def _inside(value: Any, path: list[str]) -> Any:

@@ -24,13 +24,13 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import maxminddb
 import orjson
 from pydantic import BaseModel, Field
 
-from pipeline.columns import MISSING, Columns
+from pipeline.columns import Columns
 from pipeline.contract import Event, Unusable
 from pipeline.fields import getter, put, tops
 
@@ -52,18 +52,6 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_TEXT = 512
-
-
-class _Place(NamedTuple):
-    """What is known of an address."""
-
-    geo: dict[str, Any] | None
-    system: dict[str, Any] | None
-    json: bytes
-    """That of `geo`."""
-
-
-_NOWHERE = _Place(None, None, b"")
 
 
 class Geoip:
@@ -90,7 +78,7 @@ class Geoip:
         # Beside `source.geo` stands `source.as`.
         self._asn_target = ".".join([*options.target.split(".")[:-1], "as"])
         self._most = options.cache
-        self._cache: dict[Any, _Place] = {}
+        self._places, self._systems = _Known(self._look_up), dict[Any, bytes]()
         self.warnings = [
             f"the GeoIP database {database.path} is {database.age() / 86400:.0f} days old: get a newer one"
             for database in self._databases()
@@ -106,63 +94,82 @@ class Geoip:
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Add the place to the events that have an address of which one is known."""
-        cache, get, target, flat = self._cache.get, self._get, self._target, "." not in self._target
+        self._make_room()
         for event in events:
-            address = get(event)
+            address = self._get(event)
             if address.__class__ is not str:
                 continue
-            geo, system, _ = cache(address) or self._look_up(address)
-            if geo is not None:
-                # Each event has its own: later stages may change it.
-                place = {key: _copy(value) for key, value in geo.items()}
-                if flat:
-                    event[target] = place
-                else:
-                    put(event, target, place)
-            if system is not None:
-                put(event, self._asn_target, {key: _copy(value) for key, value in system.items()})
+            # Each event has its own objects: later stages may change them.
+            if place := self._places[address]:
+                put(event, self._target, orjson.loads(place))
+            if system := self._systems.get(address):
+                put(event, self._asn_target, orjson.loads(system))
         return events
 
     def fill(self, columns: Columns) -> None:
         """The same by column."""
-        cache = self._cache.get
-        places = [
-            (cache(address) or self._look_up(address)) if address.__class__ is str else _NOWHERE
-            for address in columns[self._field]
-        ]
-        values = [MISSING if place.geo is None else place.geo for place in places]
-        columns.add(self._target, values, [place.json for place in places])
+        self._make_room()
+        column = columns[self._field]
+        try:
+            places = [*map(self._places.__getitem__, column)]
+        except TypeError:  # an object or an array among them
+            column = [address if address.__class__ is str else None for address in column]
+            places = [*map(self._places.__getitem__, column)]
+        columns.add(self._target, None, places)
         if self._asn:
-            systems = [MISSING if place.system is None else place.system for place in places]
-            columns.add(self._asn_target, systems)
+            columns.add(self._asn_target, None, [self._systems.get(address, b"") for address in column])
 
-    def _look_up(self, text: str) -> _Place:
-        if len(text) > _LONGEST_TEXT:
-            return _NOWHERE
-        if len(self._cache) >= self._most:
-            self._cache.clear()
-        places = (self._place(match[1] or match[2]) for part in text.split(",") if (match := _ADDRESS.fullmatch(part)))
-        place = self._cache[text] = next((place for place in places if place is not _NOWHERE), _NOWHERE)
+    def _make_room(self) -> None:
+        """Forget all addresses once there are too many: between calls, so that each call finds all that it needs."""
+        if len(self._places) >= self._most:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._places.clear()
+        self._systems.clear()
+
+    def _look_up(self, text: Any) -> bytes:
+        """The JSON of the place, empty where it is unknown; that of the system is among `_systems` then."""
+        if text.__class__ is not str or len(text) > _LONGEST_TEXT:
+            return b""
+        place = system = b""
+        for part in text.split(","):
+            if match := _ADDRESS.fullmatch(part):
+                place, system = self._place(match[1] or match[2])
+                if place or system:
+                    break
+        self._places[text] = place
+        if system:
+            self._systems[text] = system
         return place
 
-    def _place(self, address: str) -> _Place:
+    def _place(self, address: str) -> tuple[bytes, bytes]:
+        """The JSON of the place and that of the system, empty where they are unknown."""
         record = self._city.get(address)
-        geo = {name: value for name, find in self._properties if (value := find(record))}
+        geo = {name: value for name, find in self._properties if (value := find(record))} if record else None
         system = _system(self._asn.get(address)) if self._asn else None
-        if not geo and not system:
-            return _NOWHERE
         # orjson's own bytes keep the kilobyte or more that they were written into.
-        return _Place(geo, system, b"%b" % orjson.dumps(geo)) if geo else _Place(None, system, b"")
+        return b"%b" % orjson.dumps(geo) if geo else b"", b"%b" % orjson.dumps(system) if system else b""
 
     def refresh(self) -> None:
         """Take up a database that was replaced; where the new one can't be read, the old one stays in use."""
         renewed = [database.refresh() for database in self._databases()]
         if any(renewed):
-            self._cache.clear()
+            self._forget()
 
     def gauges(self) -> dict[str, float]:
         """The age of the older database."""
         return {"geoip_database_age_seconds": max(database.age() for database in self._databases())}
+
+
+class _Known(dict[Any, bytes]):
+    """JSON by address; where it is not known, it is looked up."""
+
+    def __init__(self, look_up: Callable[[Any], bytes]) -> None:
+        self._look_up = look_up
+
+    def __missing__(self, address: Any) -> bytes:
+        return self._look_up(address)
 
 
 class _Database:
@@ -265,10 +272,6 @@ def _system(record: dict[str, Any]) -> dict[str, Any] | None:
     if isinstance(organization, str) and organization:
         system["organization"] = {"name": organization}
     return system or None
-
-
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, dict) else value
 
 
 _PROPERTIES: dict[str, Callable[[dict[str, Any]], Any]] = {

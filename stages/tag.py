@@ -7,12 +7,12 @@ A text may have fields in braces; where one of them is missing, that tag is not 
 tag in both lists is there at the end. A record whose `tags` is an object is set aside.
 """
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import orjson
 from pydantic import AfterValidator, BaseModel, Field
 
-from pipeline.columns import MISSING, ByValues, Columns
+from pipeline.columns import ByValues, Columns
 from pipeline.contract import Event
 from pipeline.fields import Template, tag
 
@@ -61,13 +61,13 @@ class Tag:
         if others := [place for place, json in enumerate(columns.json.get("tags", ())) if json]:
             columns.through(self, others)
             for place in others:
-                found[place] = (MISSING, b"")
-        columns.add("tags", [tags for tags, _ in found], [json for _, json in found])
+                found[place] = b""
+        columns.add("tags", None, found)
 
-    def _made(self, event: Event) -> tuple[Any, bytes]:
-        """The tags of an event that has none, and their JSON."""
+    def _made(self, event: Event) -> bytes:
+        """The tags of an event that has none, as JSON."""
         tags = self([event])[0].get("tags")
-        return (tags, orjson.dumps(tags)) if tags else (MISSING, b"")
+        return orjson.dumps(tags) if tags else b""
 
     def _removed(self, event: Event) -> None:
         """Take out the tags to remove."""

@@ -38,6 +38,18 @@ def test_what_is_added_twice_keeps_what_the_second_does_not_set():
     assert (given["b"], given.json["b"]) == (["x", "z"], [b'"x"', b'"z"'])
 
 
+def test_what_is_added_as_json_alone_is_read_when_it_is_asked_for():
+    given = columns(a=[1, 2, 3])
+    given.add("b", None, [b'"x"', b"", b"[4]"])
+    assert given.some([1, 2])["b"] == [MISSING, [4]]
+    assert given["b"] == ["x", MISSING, [4]]
+    given.add("b", None, [b"", b"null", b"5"])
+    assert (given["b"], given.json["b"]) == (["x", None, 5], [b'"x"', b"null", b"5"])
+    given.add("c", None, [b"1", b"2", b""])
+    given.through(Named(lambda events: [{**event, "c": 9} for event in events], reads={"b"}, adds={"c"}), [])
+    assert given["c"] == [1, 2, MISSING]
+
+
 def test_a_stage_is_called_with_what_it_reads_and_the_document_id():
     seen: list[Event] = []
 

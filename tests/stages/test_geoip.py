@@ -179,7 +179,7 @@ def test_the_cache_is_bounded(city):
     stage = make(city, cache=2)
     assert [located(stage, f"192.0.2.{n}") for n in range(5)] == [LISBON] * 5
     located(stage, "x" * 1000)
-    assert len(stage._cache) <= 2
+    assert len(stage._places) <= 2
 
 
 def test_an_ipv6_address_in_a_database_of_ipv4_is_no_error(tmp_path):
@@ -193,7 +193,7 @@ def test_a_replaced_database_is_taken_up(tmp_path):
     stage = make(path)
     assert located(stage, "192.0.2.1") == LISBON
     stage.refresh()
-    assert stage._cache
+    assert stage._places
     write(path, {"192.0.2.0/24": FLAT})
     assert located(stage, "192.0.2.1") == LISBON
     stage.refresh()
