@@ -100,6 +100,7 @@ class Route:
         read = frozenset[str]().union(*(condition.fields for condition, _ in self._rules))
         # What the conditions read says which of them holds.
         self._chosen = ByValues(self._choose, read, int)
+        self._known: dict[tuple[_Target, str, str], str] = {}
 
     @staticmethod
     def _target(text: str, options: Options) -> _Target:
@@ -113,13 +114,24 @@ class Route:
 
     def fill(self, columns: Columns) -> None:
         """The same by column."""
-        names = []
-        for place, (target, stamp) in enumerate(zip(self._chosen(columns), columns["@timestamp"], strict=True)):
-            if (name := target.of_day(stamp)) is None:
-                [event] = columns.events(self.reads, [place])
-                name = target(event)
-            names.append(name)
+        chosen, stamps, known = self._chosen(columns), columns["@timestamp"], self._known
+        try:
+            # A time of the usual form ends with its 24th character: the key has its day and "Z".
+            names = [known[target, time[:10], time[23:]] for target, time in zip(chosen, stamps, strict=True)]
+        except (KeyError, TypeError):  # TypeError: a time that is no text
+            names = [self._named(columns, place, target) for place, target in enumerate(chosen)]
         columns.add(INDEX, names)
+
+    def _named(self, columns: Columns, place: int, target: _Target) -> str:
+        """The index of the record at a place, remembered where it is named by nothing but the day."""
+        [event] = columns.events(self.reads, [place])
+        name = target(event)
+        time = event.get("@timestamp")
+        if isinstance(time, str) and target.of_day(time) == name:
+            if len(self._known) >= _MOST_NAMES:
+                self._known.clear()
+            self._known[target, time[:10], "Z"] = name
+        return name
 
     def _choose(self, event: Event) -> _Target:
         return next((target for holds, target in self._rules if holds(event)), self._default)
