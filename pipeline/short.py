@@ -116,34 +116,36 @@ class Short:
             return set(), []
         lines = [records[row] for row in rows] if len(rows) < len(records) else records
         block = b"\n".join(lines)
-        ends = [*accumulate([len(line) + 1 for line in lines])]
+        starts = [*accumulate([len(line) + 1 for line in lines], initial=0)]
         if self._editor is None:
-            return {bisect_right(ends, at) for stage in self._touching for at, _ in stage.touches(block)}, []
+            return {bisect_right(starts, at) - 1 for stage in self._touching for at, _ in stage.touches(block)}, []
         edits, missed = self._editor.edits(block, self._editor.touches(block), self._spared)
-        declined = {bisect_right(ends, at) for at in missed}
-        hidden, changed = [], set()
+        declined = {bisect_right(starts, at) - 1 for at in missed}
+        hidden: list[tuple[int, Sequence[str]]] = []
+        place = len(lines)
         for start, end, text, rules in reversed(edits):  # from the last on: what is before it keeps its offset
-            place = bisect_right(ends, start)
-            begin = ends[place - 1] if place else 0
-            raw = raws[place]
+            if start < starts[place]:
+                place = bisect_right(starts, start, 0, place) - 1
+            begin, raw = starts[place], raws[place]
             raws[place] = raw[: start - begin] + text + raw[end - begin :]
-            hidden.append((rows[place], rules))
-            changed.add(place)
+            hidden.append((place, rules))
         if shape.has_objects:
             # What was changed may stand in one that a stage reads.
+            changed = {place for place, _ in hidden}
             declined.update(place for place in changed if shape.one(raws[place] + b"}") != shapes[place])
-        return declined, hidden
+        return declined, [(rows[place], rules) for place, rules in hidden if place not in declined]
 
     def _run(self, columns: Columns, hidden: list[tuple[int, Sequence[str]]]) -> Counter[tuple[str, str]]:
         counts: Counter[tuple[str, str]] = Counter()
+        rows = columns.rows
         for step in self._steps:
             before, started = len(columns), perf_counter()
             if not step.selective:
                 _fill(step, columns)
             elif hidden:
-                kept = {*columns.rows}
-                rules = chain.from_iterable(rules for row, rules in hidden if row in kept)
-                counts.update(("redactions", rule) for rule in rules)
+                kept = {*columns.rows} if columns.rows is not rows else None
+                rules = [rules for row, rules in hidden if kept is None or row in kept]
+                counts.update({("redactions", rule): n for rule, n in Counter(chain.from_iterable(rules)).items()})
             if len(columns) < before:
                 counts["dropped", step.spec.name] += before - len(columns)
             step.seconds += perf_counter() - started

@@ -32,6 +32,8 @@ class Rule:
     find: re.Pattern[str]
     check: Callable[[str], int] = len
     """How many characters of what was found are a secret; 0: none."""
+    sign: str = ""
+    """A character that everything found has in it, with no blank before it: the search can begin at its word."""
 
 
 def luhn(digits: bytes) -> bool:
@@ -187,6 +189,7 @@ RULES: dict[str, Rule] = {
     "email": Rule(
         (r"[\w%+.'\x80-\xff-]@[\w\x80-\xff.\\-]*\.(?:[A-Za-z\x80-\xff]|\\u)",),
         re.compile(r"(?<![\w.%+'-])(?:(?<=\\)[bfnrt](?=\w))?(?P<s>[\w.%+'-]++@(?:[\w-]++\.)+[^\W\d_]{2,})"),
+        sign="@",
     ),
     "iban": Rule(
         (r"[A-Z]{2}[0-9]{2}(?: ?[0-9A-Z]){11}",),

@@ -118,6 +118,7 @@ class Secrets:
         self._names, self._hide = names, hide
         self._rules = {name: rule for name, rule in RULES.items() if name in rules}
         self._custom = {name: Custom(name, expression) for name, expression in custom.items()}
+        self._every = {KEY, *self._rules, *self._custom}
         triggers = [(KEY, text) for text in names.triggers]
         triggers += [(name, text) for name, rule in self._rules.items() for text in rule.triggers]
         triggers += custom.items()
@@ -131,7 +132,7 @@ class Secrets:
 
     def hidden_in(self, text: str, rules: set[str]) -> str:
         """The text without the secrets that the rules named find; other rules may be applied as well."""
-        every = {KEY, *self._rules, *self._custom}
+        every = self._every
         if ESCAPE not in rules:
             # What an own expression hides may uncover anything: it may end in the middle of a word.
             return self._stable(text, every if rules & self._custom.keys() else rules)
@@ -162,7 +163,7 @@ class Secrets:
 
 def _substitute(text: str, name: str, rule: Rule, hide: Hiding) -> str:
     pieces, done, at, search, check = [], 0, 0, rule.find.search, rule.check
-    while match := search(text, at):
+    while match := search(text, _word(text, at, rule.sign) if rule.sign else at):
         start, end = match.span("s") if match.lastgroup else match.span()
         length = check(text[start:end])
         # What was no secret may have one inside: `2345 4111 1111 1111 1111`.
@@ -171,6 +172,12 @@ def _substitute(text: str, name: str, rule: Rule, hide: Hiding) -> str:
             pieces += [text[done:start], hide(name, text[start : start + length])]
             done = start + length
     return "".join([*pieces, text[done:]]) if pieces else text
+
+
+def _word(text: str, at: int, sign: str) -> int:
+    """Where the word with the next such character begins; the end of the text where there is none."""
+    found = text.find(sign, at)
+    return len(text) if found < 0 else max(at, text.rfind(" ", at, found))
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -22,6 +22,7 @@ Only records in whose bytes something may be found are looked at: one pass of Hy
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import ValuesView
 from itertools import islice
@@ -43,6 +44,8 @@ _KEYS = [
 _PATTERNS = ["email", "bearer", "basic", "jwt", "aws", "vendor", "private_key", "url", "card"]
 _MOST_KEYS = 65536  # whose verdict is kept
 _KEY_ONCE = (KEY,)
+# From the quote that closes a key on: its value, where that is a text without escapes.
+_PLAIN_VALUE = re.compile(rb'": ?"([^"\\]*)"')
 
 
 class Redact:
@@ -125,16 +128,15 @@ class Redact:
         edits: list[Edit] = []
         missed: list[int] = []
         texts: dict[tuple[int, int], set[str]] = {}
-        constant, whole = self._constant, 0
+        constant, whole, match = self._constant, 0, _PLAIN_VALUE.match
         for at, trigger in hits:
             if at < whole:  # inside of a value that is hidden as a whole
                 continue
-            if span := self._secret_value(block, at, spared):
-                start, whole = span
-                value = block[start:whole]
+            if (value := match(block, at - 1)) and self._is_secret(block, at - 1, spared):
+                start, whole = value.span(1)
                 if constant is None:
-                    edits += self._edit(span, value, None)
-                elif value and value != constant:
+                    edits += self._edit((start, whole), value[1], None)
+                elif start < whole and value[1] != constant:
                     edits.append((start, whole, constant, _KEY_ONCE))
             elif span := _plain_text(block, at, spared):
                 texts.setdefault(span, set()).add(self._rules[trigger])
@@ -158,26 +160,17 @@ class Redact:
             return []
         return [(*span, orjson.dumps(after)[1:-1], [rule for rule, n in counts.items() for _ in range(n)])]
 
-    def _secret_value(self, block: bytes, colon: int, spared: frozenset[bytes]) -> tuple[int, int] | None:
-        """Where the value of the key before a colon stands, if the key is secret and both are plain texts.
+    def _is_secret(self, block: bytes, closes: int, spared: frozenset[bytes]) -> bool:
+        """Whether the quote there closes a secret key that is a plain text.
 
         The quote before the key opens it, unless it is escaped. Were it the end of a text instead, the key behind it
         would stand outside of any text, which no valid JSON has.
         """
-        if block[colon - 1 : colon + 2] == b'":"':
-            start = colon + 2
-        elif block[colon - 1 : colon + 3] == b'": "':
-            start = colon + 3
-        else:
-            return None
-        opens = block.rfind(b'"', 0, colon - 1)
-        key = block[opens : colon - 1]
+        opens = block.rfind(b'"', 0, closes)
+        key = block[opens:closes]
         if (secret := self._plain_keys.get(key)) is None:
             secret = self._judge(key)
-        if not secret or key[1:] in spared or block[opens - 1] == 0x5C:
-            return None
-        end = block.find(b'"', start)
-        return (start, end) if end > 0 and block.find(b"\\", start, end) < 0 else None
+        return secret and key[1:] not in spared and block[opens - 1] != 0x5C
 
     def _judge(self, key: bytes) -> bool:
         """Whether a key, with the quote that opens it, is secret and has no escapes."""

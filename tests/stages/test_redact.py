@@ -3,6 +3,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages._patterns import RULES
+from stages._secrets import _substitute, replacing
 from stages.redact import Redact
 
 ALL = sorted(RULES)
@@ -626,3 +628,11 @@ def test_bytes_that_were_edited_say_what_the_event_would(planted_event, stage, a
         assert orjson.loads(made[0]) == stage([expected])[0]
         assert made[1] == stage.counts
     stage.counts.clear()
+
+
+@given(st.text(alphabet="ab.-@ \n\\é", max_size=40), st.sampled_from([rule for rule in RULES.values() if rule.sign]))
+def test_a_search_that_begins_at_the_word_with_the_sign_finds_the_same(text, rule):
+    def hidden(rule):
+        return _substitute(text, "x", rule, replacing(GONE))
+
+    assert hidden(rule) == hidden(replace(rule, sign=""))
