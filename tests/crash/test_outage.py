@@ -102,7 +102,7 @@ def dead(daemon: Daemon, *command: str) -> str:
 
 
 def drained(sink: Flapper, lines: Lines) -> float:
-    """Wait until all that can be stored is; the documents a second that came in the last second before."""
+    """Wait until all that can be stored is; the documents a second that came meanwhile."""
     started, before = time.monotonic(), sink.stored()
     wait_until(lambda: sink.stored() >= lines.n - lines.poison - lines.closed, "everything that can be is stored")
     return (sink.stored() - before) / (time.monotonic() - started)
@@ -111,11 +111,11 @@ def drained(sink: Flapper, lines: Lines) -> float:
 @pytest.mark.slow
 def test_a_sink_that_is_away_and_flaps_loses_nothing_and_gets_nothing_twice(daemon, sink, told):
     lines = Lines(daemon.logs / "app.log")
+    lines.write(BACKLOG, trouble=False)  # as much waits at once as after the outage
     daemon.start()
     memory = Memory(daemon.pid)
     memory.start()
-
-    lines.write(BACKLOG, trouble=False)
+    wait_until(lambda: sink.stored() > 0, "the first document")
     normal = drained(sink, lines)
     lines.write(BACKLOG, trouble=False)
     drained(sink, lines)
