@@ -77,10 +77,29 @@ async def test_cycles_are_collected_every_ten_seconds_whatever_the_collector_cou
     tidy = asyncio.create_task(memory.tidy())
     gc.disable()
     try:
-        cycle = weakref.ref(Cycle())
-        await asyncio.sleep(9)
+        for _ in range(3):
+            cycle = weakref.ref(Cycle())
+            await asyncio.sleep(9)
+            assert cycle()
+            await asyncio.sleep(1.1)
+            assert not cycle()
+    finally:
+        gc.enable()
+        tidy.cancel()
+
+
+@pytest.mark.looptime
+async def test_cycles_that_lived_for_long_are_collected_within_five_minutes():
+    tidy = asyncio.create_task(memory.tidy())
+    gc.disable()
+    try:
+        lives = Cycle()
+        cycle = weakref.ref(lives)
+        await asyncio.sleep(35)
+        del lives
+        await asyncio.sleep(10)
         assert cycle()
-        await asyncio.sleep(2)
+        await asyncio.sleep(290)
         assert not cycle()
     finally:
         gc.enable()
