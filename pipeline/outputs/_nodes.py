@@ -72,8 +72,8 @@ class Node(_Quiet):
     async def _probe(self) -> bool:
         try:
             answer = await self._prober.perform_request("GET", "/", headers=HttpHeaders(self.nodes.headers))
-        except TransportError as error:
-            self.nodes.probed(self, str(error.message))
+        except (TransportError, ValueError) as error:  # a redirect to nonsense is a ValueError
+            self.nodes.probed(self, str(getattr(error, "message", error)))
             return False
         self.nodes.probed(self, None if answer.meta.status < 500 else f"it answers {answer.meta.status}")
         return answer.meta.status < 500

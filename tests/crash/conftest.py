@@ -2,7 +2,7 @@ import pytest
 
 from tests.crash.daemon import Daemon
 from tests.crash.elastic import elastic
-from tests.integration.conftest import kafka_address  # noqa: F401 - a fixture
+from tests.integration.conftest import cluster, elasticsearch_url, kafka_address  # noqa: F401 - fixtures
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,7 @@
-"""A replay that is killed, interrupted, and run beside what the daemon has shipped already."""
+"""A replay that is killed, interrupted, and run beside what the daemon has shipped already.
+
+Into an embedded store; killed, also into a real Elasticsearch.
+"""
 
 import gzip
 import json
@@ -13,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.crash.daemon import AIOLOGS, LONG, PATIENCE, Daemon, wait_until
+from tests.integration.cluster import Cluster
 
 DAYS = 14
 A_DAY = 28_600 if LONG else 500
@@ -24,18 +28,21 @@ RATE = 20_000 if LONG else 1_000
 class Fortnight:
     """Two weeks of a log, rotated and compressed each day, and a daemon that writes to an embedded store."""
 
-    def __init__(self, folder: Path) -> None:
+    a_day = A_DAY
+
+    def __init__(self, folder: Path, **config: Any) -> None:
         self.store = folder / "store.db"
-        self.daemon = Daemon(folder, {"store": {"type": "local", "path": str(self.store)}})
+        store = {"type": "local", "path": str(self.store)}
+        self.daemon = Daemon(folder, **{"outputs": {"store": store}, **config})
         for day in range(DAYS):
             (self.daemon.logs / f"app.log.{DAYS - day}.gz").write_bytes(gzip.compress(self.text(day), 1))
 
-    @staticmethod
-    def text(day: int) -> bytes:
+    def text(self, day: int) -> bytes:
         """The log of a day."""
-        stamps = (f"2026-11-{day + 1:02d}T{n * 24 // A_DAY:02d}:00:00.000Z" for n in range(A_DAY))
+        stamps = (f"2026-11-{day + 1:02d}T{n * 24 // self.a_day:02d}:00:00.000Z" for n in range(self.a_day))
         return b"".join(
-            b'{"time":"%b","n":%d,"level":"info","message":"request %d done"}\n' % (stamp.encode(), day * A_DAY + n, n)
+            b'{"time":"%b","n":%d,"level":"info","message":"request %d done"}\n'
+            % (stamp.encode(), day * self.a_day + n, n)
             for n, stamp in enumerate(stamps)
         )
 
@@ -87,9 +94,35 @@ class Fortnight:
             return [(0,)]
 
 
+class Real(Fortnight):
+    """The same with a real Elasticsearch in the place of the embedded store; more lines, since its count is late."""
+
+    a_day = A_DAY if LONG else 3 * A_DAY
+
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self._cluster, self._indices = cluster, f"{cluster.prefix}20*"
+        output = {"type": "elasticsearch", "hosts": [cluster.url], "setup": "off"}
+        route = {"route": {"default": f"{cluster.prefix}{{day}}"}}
+        stages = [{"timestamp": {"field": "time"}}, route]
+        super().__init__(folder, outputs={"store": output}, stages=stages)
+
+    def numbers(self) -> list[int]:
+        return self._cluster.numbers(self._indices)
+
+    def stored(self) -> int:
+        return self._cluster.count(self._indices)
+
+
 @pytest.fixture
 def fortnight(tmp_path):
     fortnight = Fortnight(tmp_path)
+    yield fortnight
+    fortnight.daemon.close()
+
+
+@pytest.fixture
+def real(tmp_path, cluster):
+    fortnight = Real(tmp_path, cluster)
     yield fortnight
     fortnight.daemon.close()
 
@@ -115,8 +148,20 @@ def test_a_replay_of_what_the_daemon_has_shipped_adds_just_what_is_missing(fortn
 
 @pytest.mark.slow
 def test_a_replay_killed_ten_times_stores_every_line_once(fortnight, told):
+    killed(fortnight, told)
+
+
+@pytest.mark.slow
+@pytest.mark.elasticsearch
+def test_a_replay_into_elasticsearch_killed_ten_times_stores_every_line_once(real, told):
+    killed(real, told)
+
+
+def killed(fortnight: Fortnight, told: Any) -> None:
+    """Kill a replay ten times, and let it end."""
     fortnight.daemon.path.write_text(json.dumps(fortnight.daemon.config))
-    lines, step = DAYS * A_DAY, DAYS * A_DAY // (KILLS + 2)
+    lines = DAYS * fortnight.a_day
+    step = lines // (KILLS + 2)
     for _ in range(KILLS):
         fortnight.kill_when(fortnight.stored() + step // 2)
     last = fortnight.replay("--rate", 10 * RATE)

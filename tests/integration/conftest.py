@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import PurePath
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -32,7 +32,11 @@ def _address(variable: str) -> str:
     """A service's address; without one the test is skipped, but fails in CI."""
     if address := os.environ.get(variable):
         return address
-    why = os.environ.get("AIOLOGS_TEST_NO_SERVICES") or "run this with tests/services/with-services"
+    return missing(variable, os.environ.get("AIOLOGS_TEST_NO_SERVICES") or "run this with tests/services/with-services")
+
+
+def missing(variable: str, why: str) -> NoReturn:
+    """Skip the test for want of a service, or fail it in CI."""
     reason = f"{variable} is not set: {why}"
     if os.environ.get("CI") == "true":
         pytest.fail(f"{reason} (in CI no service may be missing)")

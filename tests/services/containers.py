@@ -33,21 +33,39 @@ def why_not() -> str | None:
 
 def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -> tuple[str, Callable[[], None]]:
     """Start a cluster; the URL of its first node, and what returns when all nodes answer."""
+    started, wait = cluster(stack, nodes=nodes, security=security)
+    return started[0].url, wait
+
+
+def cluster(stack: ExitStack, *, nodes: int, security: bool = False) -> tuple[list["Server"], Callable[[], None]]:
+    """The same, with all its nodes."""
     from testcontainers.core.network import Network
 
     network = stack.enter_context(Network())
     names = [f"es-{n + 1}" for n in range(nodes)]
-    url, *_ = [_node(stack, network, name, names, security=security) for name in names]
+    servers = [_node(stack, network, name, names, security=security) for name in names]
+    url = servers[0].url
     if security:
         address = urlsplit(url)
-        return url, partial(wait_for_port, str(address.hostname), int(address.port or 0))
-    return url, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}")
+        return servers, partial(wait_for_port, str(address.hostname), int(address.port or 0))
+    return servers, partial(wait_for_http, f"{url}/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}")
 
 
-def _node(stack: ExitStack, network: Any, name: str, names: list[str], *, security: bool) -> str:
+class Server:
+    """A container; a test may treat it badly. The names are those of `servers.Server`."""
+
+    def __init__(self, container: Any, url: str) -> None:
+        self.url = url
+        wrapped = container.get_wrapped_container()
+        self.start, self.kill = wrapped.start, wrapped.kill
+        self.pause, self.resume = wrapped.pause, wrapped.unpause
+
+
+def _node(stack: ExitStack, network: Any, name: str, names: list[str], *, security: bool) -> Server:
     from testcontainers.core.container import DockerContainer
 
-    container = DockerContainer(f"elasticsearch:{ELASTICSEARCH}").with_exposed_ports(9200)
+    # A port of Docker's choice would be another one after `kill` and `start`.
+    container = DockerContainer(f"elasticsearch:{ELASTICSEARCH}").with_bind_ports(9200, port := free_port())
     container.with_network(network).with_network_aliases(name)
     formation = (
         {"discovery.type": "single-node"}
@@ -70,7 +88,7 @@ def _node(stack: ExitStack, network: Any, name: str, names: list[str], *, securi
         # The image knows `elastic`; the tests' name for who may do everything is that of the other way, too.
         add = f"bin/elasticsearch-users useradd {SUPERUSER} -p {PASSWORD} -r superuser"
         container.exec(["bash", "-c", add])
-    return f"http://{container.get_container_host_ip()}:{container.get_exposed_port(9200)}"
+    return Server(container, f"http://{container.get_container_host_ip()}:{port}")
 
 
 def kafka(stack: ExitStack) -> tuple[str, Callable[[], None]]:

@@ -20,9 +20,11 @@ import tempfile
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
+
+import psutil
 
 from tests.services.ports import free_port, wait_for_http, wait_for_port
 from tests.services.versions import ELASTICSEARCH, KAFKA, PASSWORD, SUPERUSER
@@ -62,25 +64,29 @@ def elasticsearch(stack: ExitStack, *, nodes: int = 1, security: bool = False) -
 
     With security, who may do everything is in `versions`.
     """
+    started, wait = cluster(stack, nodes=nodes, security=security)
+    return started[0].url, wait
+
+
+def cluster(stack: ExitStack, *, nodes: int, security: bool = False) -> tuple[list["Server"], Callable[[], None]]:
+    """The same, with all its nodes."""
     program = _program(f"elasticsearch-{ELASTICSEARCH}-{_plugin_version()}", _install_elasticsearch)
     ports = [(free_port(), free_port()) for _ in range(nodes)]
-    checks = [_node(stack, program, n, ports, security=security) for n in range(nodes)]
-    url = f"http://127.0.0.1:{ports[0][0]}"
+    servers = [_node(stack, program, n, ports, security=security) for n in range(nodes)]
+    url = servers[0].url
 
     def check() -> None:
-        for each in checks:
-            each()
+        for each in servers:
+            each.check()
 
     # Without a name and password a node with security tells at least that it is there.
     ready = f"{url}/_cluster/health?wait_for_status=yellow&wait_for_nodes={nodes}"
     wait = partial(wait_for_port, "127.0.0.1", ports[0][0], check) if security else partial(wait_for_http, ready, check)
-    return url, wait
+    return servers, wait
 
 
-def _node(
-    stack: ExitStack, program: Path, number: int, ports: list[tuple[int, int]], *, security: bool
-) -> Callable[[], None]:
-    """One node of a cluster, whose nodes have these HTTP and transport ports; see `_serve` for what returns."""
+def _node(stack: ExitStack, program: Path, number: int, ports: list[tuple[int, int]], *, security: bool) -> "Server":
+    """One node of a cluster, whose nodes have these HTTP and transport ports."""
     run = _run_folder(stack)
     shutil.copytree(program / "config", run / "config")
     http, transport = ports[number]
@@ -110,7 +116,7 @@ def _node(
         _give_away(run)
         command = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=TERM", *command]
     environment = {"ES_JAVA_HOME": str(_jdk()), "ES_PATH_CONF": str(run / "config"), "HOME": str(run)}
-    return _serve(stack, command, run, environment)
+    return Server(stack, command, run, environment, f"http://127.0.0.1:{http}")
 
 
 def _hashed(password: str) -> str:
@@ -195,8 +201,8 @@ def kafka(stack: ExitStack) -> tuple[str, Callable[[], None]]:
     properties.write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
     java: list[str | Path] = [f"{_jdk()}/bin/java", "-Xmx512m", "-cp", f"{program}/libs/*"]
     _run([*java, "kafka.tools.StorageTool", "format", "-t", "AAAAAAAAAAAAAAAAAAAAAQ", "-c", properties])
-    check = _serve(stack, [*java, "kafka.Kafka", properties], run, {})
-    return f"127.0.0.1:{port}", partial(wait_for_port, "127.0.0.1", port, check)
+    server = Server(stack, [*java, "kafka.Kafka", properties], run, {}, f"127.0.0.1:{port}")
+    return server.url, partial(wait_for_port, "127.0.0.1", port, server.check)
 
 
 _POM = f"""<project><modelVersion>4.0.0</modelVersion><groupId>test</groupId><artifactId>kafka</artifactId>
@@ -244,41 +250,72 @@ def _give_away(folder: Path) -> None:
         os.chown(path, NOBODY, NOBODY)
 
 
-def _serve(stack: ExitStack, command: list[str | Path], run: Path, environment: dict[str, str]) -> Callable[[], None]:
-    """Run a server until the stack ends; the function raises with its log if it has ended before."""
-    log = (run / "output.log").open("wb")
-    stack.callback(log.close)
-    server = subprocess.Popen(
-        command,
-        cwd=run,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        env=os.environ | environment,
-        preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is one thread only; the signal below is for the end of that one
-    )
-    stack.callback(_stop, server)
+class Server:
+    """A server, run until the stack ends; a test may treat it badly meanwhile."""
 
-    def check() -> None:
-        if server.poll() is not None:
-            raise RuntimeError(f"{command[-1]} ended:\n{(run / 'output.log').read_text(errors='replace')[-5000:]}")
+    def __init__(
+        self, stack: ExitStack, command: list[str | Path], run: Path, environment: dict[str, str], url: str
+    ) -> None:
+        self.url = url
+        self._command, self._run, self._environment = command, run, environment
+        self._log = (run / "output.log").open("wb")
+        stack.callback(self._log.close)
+        self.start()
+        stack.callback(self._stop)
 
-    return check
+    def start(self) -> None:
+        """Start it, again after `kill`: with its data, at its address."""
+        self._process = subprocess.Popen(
+            self._command,
+            cwd=self._run,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=os.environ | self._environment,
+            preexec_fn=_die_with_parent,  # noqa: PLW1509 - there is one thread only; the signal below is for the end of that one
+        )
+
+    def check(self) -> None:
+        """Raise with its log where it has ended."""
+        if self._process.poll() is not None:
+            said = (self._run / "output.log").read_text(errors="replace")
+            raise RuntimeError(f"{self._command[-1]} ended:\n{said[-5000:]}")
+
+    def pause(self) -> None:
+        """Have it hang: its connections stay open, and nothing is answered."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        self._signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9."""
+        self._signal(signal.SIGKILL)
+        self._process.wait()
+
+    def _signal(self, number: int) -> None:
+        # What was started may itself only wait for the server.
+        process = psutil.Process(self._process.pid)
+        for each in [*process.children(recursive=True), process]:
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+
+    def _stop(self) -> None:
+        if self._process.poll() is None:
+            self.resume()
+        self._process.terminate()
+        try:
+            self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
 
 def _die_with_parent() -> None:
     """A SIGTERM when we are killed, and none of the terminal's Ctrl-C: we stop it ourselves."""
     os.setsid()
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    server.terminate()
-    try:
-        server.wait(30)
-    except subprocess.TimeoutExpired:
-        server.kill()
-        server.wait()
 
 
 def _run(command: list[str | Path], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
