@@ -15,8 +15,7 @@ _UNITS = {unit: 1024**n for n, unit in enumerate(("b", "kb", "mb", "gb", "tb", "
 
 def full(cluster: Cluster) -> list[str]:
     """The nodes at their flood stage, with how full they are; raises `Away` and `Refused`."""
-    path = f"_cluster/settings?include_defaults=true&flat_settings=true&filter_path=*.{_PREFIX}*"
-    found = cluster.ask("GET", path, missing={}) or {}
+    found = cluster.ask("GET", "_cluster/settings?include_defaults=true&flat_settings=true", missing={})
     settings = {**found.get("defaults", {}), **found.get("persistent", {}), **found.get("transient", {})}
     if str(settings.get(f"{_PREFIX}threshold_enabled")).lower() == "false":
         return []

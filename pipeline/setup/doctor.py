@@ -38,7 +38,7 @@ def mend(cluster: Cluster, findings: Sequence[Finding]) -> None:
         if each.repair:
             try:
                 each.repair(cluster)
-                each.outcome = "repaired"
+                each.outcome = each.repaired
             except Refused as refused:
                 each.outcome = f"not repaired: {refused}"
 
@@ -103,7 +103,8 @@ class _Cloned:
             cluster.ask("GET", f"_cluster/health/{new}?wait_for_status=yellow&timeout=20s")
             # The settings that its template would have given.
             simulated = cluster.ask("POST", f"_index_template/_simulate_index/{new}")["template"]["settings"]["index"]
-            cluster.ask("PUT", f"{new}/_settings", {"index": {"lifecycle": simulated["lifecycle"]}})
+            given = {name: simulated[name] for name in ("lifecycle", "number_of_replicas") if name in simulated}
+            cluster.ask("PUT", f"{new}/_settings", {"index": given})
             add = {"index": new, "alias": old, "is_write_index": True}
             cluster.ask("POST", "_aliases", {"actions": [{"add": add}, {"remove_index": {"index": old}}]})
         except BaseException:
@@ -116,10 +117,12 @@ def _shadowed(cluster: Cluster, wanted: Wanted) -> Iterator[Finding]:
     found = cluster.ask("GET", "_index_template?flat_settings=true", missing={}).get("index_templates", [])
     templates = {each["name"]: each["index_template"] for each in found}
     for name, body in wanted.of("index template").items():
+        told: set[str] = set()
         for pattern in body["index_patterns"] if name in templates else ():
             index = sample(pattern)
             winner = first(templates, index)
-            if winner is not None and winner != name and winner not in wanted.of("index template"):
+            if winner is not None and winner not in {name, *told, *wanted.of("index template")}:
+                told.add(winner)
                 above = templates[winner].get("priority", 0)
                 yield Finding(
                     "shadowed-template",

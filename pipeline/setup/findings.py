@@ -20,6 +20,8 @@ class Finding:
     remedy: str
     repair: Callable[[Cluster], None] | None = field(default=None, repr=False)
     """Mends it; None: it takes somebody who knows."""
+    repaired: str = "repaired"
+    """What to say when `repair` has done what it does."""
     outcome: str = ""
     """What came of the repair."""
 

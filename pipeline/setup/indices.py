@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline.setup import disks
 from pipeline.setup.cluster import Cluster, Refused
-from pipeline.setup.definitions import DATED, POLICY, Wanted
+from pipeline.setup.definitions import ALIAS, DATED, POLICY, Wanted
 from pipeline.setup.findings import Finding, settings
 from pipeline.setup.matching import first
 
@@ -50,12 +50,17 @@ def _policy(index: str, now: Settings, template: Mapping[str, Any]) -> Iterator[
     """A lifecycle that is not attached, or is another one."""
     expected = template.get("template", {}).get("settings", {})
     policy = expected.get(POLICY)
-    if policy is None or now.get(POLICY) == policy:
+    if policy is None or (now.get(POLICY) == policy and now.get(ALIAS) == expected.get(ALIAS)):
         return
     lifecycle = {name: value for name, value in expected.items() if name.startswith("index.lifecycle.")}
     if DATED in template["composed_of"]:
         lifecycle["index.lifecycle.parse_origination_date"] = True
-    what = f"its lifecycle is {now[POLICY]}, not {policy}" if POLICY in now else "it has no lifecycle, so it never ages"
+    if POLICY not in now:
+        what = "it has no lifecycle, so it never ages"
+    elif now[POLICY] != policy:
+        what = f"its lifecycle is {now[POLICY]}, not {policy}"
+    else:
+        what = f"its lifecycle rolls the alias {now.get(ALIAS, '(none)')} over, not {expected.get(ALIAS, '(none)')}"
     repair = settings(index, **{name.replace(".", "__"): value for name, value in lifecycle.items()})
     yield Finding("policy-not-attached", index, what, f"attach {policy}; it then ages from its day at once", repair)
 
@@ -72,8 +77,9 @@ def _lifecycle(cluster: Cluster, ours: Mapping[str, Settings], wanted: Wanted) -
         reason = str(info.get("reason") or info.get("message") or "")
         if state.get("step") == "ERROR":
             where = f"{state.get('phase')}/{state.get('action')}/{state.get('failed_step')}"
-            remedy = "mend the cause; Elasticsearch tries most steps again itself, POST /INDEX/_ilm/retry does it now"
-            yield Finding("lifecycle-error", index, f"its lifecycle failed at {where}: {reason}", remedy, _retry(index))
+            remedy = "mend the cause; Elasticsearch tries most steps again now and then, `doctor --repair` at once"
+            what, done = f"its lifecycle failed at {where}: {reason}", "the step that failed is tried again"
+            yield Finding("lifecycle-error", index, what, remedy, _retry(index), done)
         elif reason and state.get("step") not in {None, "complete"}:
             where = f"{state.get('phase')}/{state.get('action')}/{state.get('step')}"
             remedy = "see what it waits for; replicas that have no node are a finding of their own"
@@ -142,7 +148,9 @@ def _crowded(cluster: Cluster, ours: Mapping[str, Settings], templates: Mapping[
         counts = {name: _fields(each) for name, each in properties.get("properties", {}).items()}
         total = sum(counts.values())
         if total >= NEAR * limit:
-            most = ", ".join(f"{name} ({counts[name]})" for name in sorted(counts, key=counts.__getitem__)[:-4:-1])
+            groups = {name: count for name, count in counts.items() if count > 1}
+            groups["no object"] = total - sum(groups.values())
+            most = ", ".join(f"{name} ({groups[name]})" for name in sorted(groups, key=groups.__getitem__)[:-4:-1])
             what = f"its mapping has {total} of {limit} fields; new ones beyond are kept but can't be searched"
             remedy = f"most are in {most}: put what clients make up into `labels` or `context`, or raise the limit"
             yield Finding("field-limit", index, what, remedy)

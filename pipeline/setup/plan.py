@@ -78,7 +78,10 @@ class Plan:
             return "Nothing to do: the cluster is as wanted."
         counts = {origin: sum(each.origin == origin for each in self.pending) for origin in _MARKS}
         told = ", ".join(f"{count} {origin}" for origin, count in counts.items() if count)
-        return f"To do: {told or 'see the obstacles above'}. `aiologs setup apply` does it."
+        lines = [f"To do: {told}. `aiologs setup apply` does it."] if told else []
+        if self.obstacles:
+            lines.append(f"In the way: {_count(len(self.obstacles), 'obstacle')}, which `apply` leaves alone.")
+        return "\n".join(lines)
 
     def brief(self) -> str:
         """What is to be done, in half a line."""

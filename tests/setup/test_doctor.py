@@ -3,6 +3,7 @@
 import pytest
 
 from pipeline.setup.cluster import Refused
+from pipeline.setup.definitions import ALIAS, POLICY
 from pipeline.setup.doctor import examine, mend
 from pipeline.setup.plan import apply, look
 from tests.setup.fake_cluster import TEMPLATE, FakeCluster
@@ -15,7 +16,7 @@ def healthy(mode="daily"):
         alias = name.removesuffix("-000001")
         policy = "aio-logs-undated" if alias in {"aio-logs-undated", "aio-logs-unrouted"} else alias
         policy = "aio-logs" if policy == "aio-logs-performance" else policy
-        cluster.indices[name] = {"index.number_of_replicas": "1", "index.lifecycle.name": policy}
+        cluster.indices[name] = {"index.number_of_replicas": "1", POLICY: policy, ALIAS: alias}
     cluster.changes.clear()
     return cluster
 
@@ -59,7 +60,7 @@ def test_an_index_for_an_alias_is_cloned_and_its_block_lifted_when_that_fails():
     del cluster.indices["aio-logs-undated-000001"], cluster.aliases["aio-logs-undated-000001"]
     cluster.indices["aio-logs-undated"] = {"index.number_of_replicas": "1"}
     cluster.answers["POST _index_template/_simulate_index/aio-logs-undated-000001"] = {
-        "template": {"settings": {"index": {"lifecycle": {"name": "aio-logs-undated"}}}}
+        "template": {"settings": {"index": {"lifecycle": {"name": "aio-logs-undated"}, "number_of_replicas": "0"}}}
     }
     (finding,) = [each for each in examine(cluster, "daily") if each.kind == "index-for-alias"]
     mend(cluster, [finding])
@@ -68,6 +69,8 @@ def test_an_index_for_an_alias_is_cloned_and_its_block_lifted_when_that_fails():
         "PUT aio-logs-undated/_clone/aio-logs-undated-000001",
         "PUT aio-logs-undated-000001/_settings",
     ]
+    given = {"lifecycle": {"name": "aio-logs-undated"}, "number_of_replicas": "0"}
+    assert cluster.bodies["PUT aio-logs-undated-000001/_settings"] == {"index": given}
     actions = cluster.bodies["POST _aliases"]["actions"]
     assert actions[1] == {"remove_index": {"index": "aio-logs-undated"}}
     cluster.answers["POST _aliases"] = Refused("POST /_aliases", 400, "x", "no")
@@ -97,6 +100,7 @@ def test_a_template_of_others_that_comes_before_is_named():
         ("shadowed-template", "index template aio-security-audit")
     }
     assert "theirs (priority 1000" in findings[0].what
+    assert len(findings) == 1
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,16 @@ def test_another_policy_or_none_is_repaired(policy, told):
     }
 
 
+def test_another_alias_to_roll_over_is_repaired():
+    index = "aio-logs-undated-000001"
+    settings = {"index.lifecycle.name": "aio-logs-undated", "index.lifecycle.rollover_alias": "elsewhere"}
+    cluster = having(index, **settings)
+    (finding,) = findings(cluster)
+    assert finding.what == "its lifecycle rolls the alias elsewhere over, not aio-logs-undated"
+    finding.repair(cluster)
+    assert cluster.bodies[f"PUT {index}/_settings"]["index.lifecycle.rollover_alias"] == "aio-logs-undated"
+
+
 def test_names_without_a_day_want_no_policy():
     cluster = FakeCluster()
     cluster.indices["aio-logs-web"] = {"index.number_of_replicas": "1"}
@@ -123,7 +133,7 @@ def test_a_mapping_near_its_limit_is_told_with_what_fills_it(fields, told):
     cluster.answers[f"GET {INDEX}/_mapping"] = {INDEX: {"mappings": {"properties": properties}}}
     found = findings(cluster)
     assert bool(found) is told
-    assert not told or f"request ({fields - 1})" in found[0].remedy
+    assert not told or f"request ({fields - 1}), no object (1)" in found[0].remedy
 
 
 def test_indices_of_data_streams_are_known_by_their_stream():

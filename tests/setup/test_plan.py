@@ -75,6 +75,7 @@ def test_an_index_where_an_alias_should_be_is_an_obstacle():
     assert plan.obstacles == [
         "write alias aio-logs-undated: there is an index of that name; `aiologs setup doctor` tells what to do"
     ]
+    assert str(plan).endswith("\nIn the way: 1 obstacle, which `apply` leaves alone.")
 
 
 def test_an_alias_that_was_lost_is_put_to_the_newest_index():
