@@ -11,7 +11,14 @@ import pytest
 from tests.integration.cluster import Cluster
 from tests.services import services
 
-APART = {"test_clients.py", "test_debian.py", "test_kafka.py", "test_setup_lifecycle.py", "test_setup_rights.py"}
+APART = {
+    "test_clients.py",
+    "test_debian.py",
+    "test_failover.py",
+    "test_kafka.py",
+    "test_setup_lifecycle.py",
+    "test_setup_rights.py",
+}
 """The files here whose tests use no Elasticsearch, or one of their own."""
 
 
