@@ -65,7 +65,7 @@ class Rig:
             yield
             if self.delivery.gate.is_set():
                 self.stop.set()
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(60):
                     await self.task
         finally:
             self.task.cancel()
@@ -82,7 +82,7 @@ class Rig:
         assert labels == {"input": "web"}
 
     async def until(self, condition):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not condition():
                 await asyncio.sleep(0.001)
 

@@ -67,11 +67,11 @@ class Bench:
         listener = getattr(self.part, "server", self.part)
         await self.until(lambda: self.task.done() or getattr(listener, "ports", None) != [])
         self.task.cancel()
-        async with asyncio.timeout(15):  # it waits for nothing any longer
+        async with asyncio.timeout(30):  # it waits for nothing any longer
             await asyncio.gather(self.task, return_exceptions=True)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition():
                 if self.task.done():
                     self.task.result()
@@ -103,7 +103,7 @@ async def test_everything_is_delivered_and_at_last_acknowledged(bench):
     assert bench.engine.lines == sent
     assert len(bench.engine.stored) == len(sent)
     if bench.source.replays:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await bench.source.acknowledged(bench.store) < 60:
                 await asyncio.sleep(0.002)
 

@@ -108,7 +108,7 @@ async def running(**options):
         run.stop.set()
         for client in run.clients:
             await client.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(run.task, return_exceptions=True)
 
 

@@ -273,7 +273,7 @@ class Running:
         self.task = asyncio.create_task(File(File.Options(**rig.options), rig.context()).run(rig.deliver, self.stop))
 
     async def until(self, n: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.rig.delivered) < n:
                 await asyncio.sleep(0.005)
 

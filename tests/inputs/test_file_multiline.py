@@ -199,9 +199,9 @@ async def test_the_running_input_delivers_what_is_held_by_itself(rig):
     rig.write("a.log", "> 1\n a\n")
     stop, options = asyncio.Event(), {**START, "flush_seconds": 0.05}
     run = asyncio.create_task(
-        File(File.Options(**rig.options | {"multiline": options}), rig.context()).run(rig.deliver, stop)
+        File(File.Options(**rig.options | {"multiline": options, "poll": 100}), rig.context()).run(rig.deliver, stop)
     )
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(60):  # less than until the next look at all files
         while not rig.delivered:
             await asyncio.sleep(0.01)
     stop.set()

@@ -194,7 +194,7 @@ async def test_a_connection_without_a_request_is_closed():
     async with Server(idle_seconds=0.05) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
         writer.write(b"POST / HT")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert not await reader.read()
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -254,7 +254,7 @@ async def test_more_connections_than_allowed_are_closed_at_once():
     async with Server(connections=1) as server:
         assert (await server.post(b"{}"))[0] == 200  # the session keeps its connection
         reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert not await reader.read()
         writer.close()
 

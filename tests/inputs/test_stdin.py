@@ -74,7 +74,7 @@ class Rig:
         return [id_ for batch in self.batches for id_ in batch.document_ids()]
 
     async def until(self, n: int) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.records) < n:
                 await asyncio.sleep(0)
 

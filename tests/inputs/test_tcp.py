@@ -54,7 +54,7 @@ async def running(**options):
             writer.close()
             with suppress(ConnectionError):
                 await writer.wait_closed()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await asyncio.gather(run.task, return_exceptions=True)
 
 

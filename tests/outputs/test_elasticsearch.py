@@ -73,7 +73,7 @@ async def make(fake):
 
 async def until(condition: Callable[[], object]) -> None:
     """Wait for what a real server's sockets do."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 

@@ -47,7 +47,7 @@ async def group(work, health):
 
 
 async def started(work: Work, runs: int = 1) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(work.runs) < runs:
             await asyncio.sleep(0.001)
 
