@@ -297,8 +297,9 @@ class Delivery:
             try:
                 written = await write()
             except StorageError as error:
+                if purpose not in self.troubles:
+                    log.error("can't %s: %s. Inputs wait until it can be done", purpose, error)  # noqa: TRY400
                 self.troubles[purpose] = str(error), self.troubles.get(purpose, ("", time.time()))[1]
-                log.error("can't %s: %s. Inputs wait; the next try is in %g s", purpose, error, pause)  # noqa: TRY400
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 2.0)
             else:

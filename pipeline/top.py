@@ -149,21 +149,16 @@ def screen(seen: dict[str, Any]) -> Group:
             each["lag"] or "",
             Text(f"{waits['for']}, {waits['seconds']:g} s" if waits else "", style="yellow"),
         )
-    outputs = Table("output", "type", box=None, padding=(0, 2, 0, 0))
-    for fate in FATES:
-        outputs.add_column(f"{fate.replace('_', ' ')}/s", justify="right")
-    for column in ("stored", "in flight", "parked now"):
+    outputs = Table("output", box=None, padding=(0, 1, 0, 0))  # to stand within 80 columns
+    for column in (*(f"{fate.replace('_', chr(10))}\n/s" for fate in FATES), "stored", "in\nflight", "parked\nnow"):
         outputs.add_column(column, justify="right")
-    outputs.add_column("")
     for name, each in seen["outputs"].items():
         outputs.add_row(
-            name,
-            each["type"],
+            Text(f"{name} BLOCKED" if each["blocked"] else name, style="red" if each["blocked"] else ""),
             *(f"{each['per_second'][fate]:,.0f}" for fate in FATES),
             f"{each['documents']['stored']:,}",
             f"{each['in_flight']:,}",
             f"{each['parked_now']:,}",
-            Text("BLOCKED" if each["blocked"] else "", style="red"),
         )
     return Group(head, *lines, Text(), inputs, Text(), outputs)
 

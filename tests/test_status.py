@@ -82,6 +82,8 @@ async def test_a_full_store_of_dead_letters_is_named_until_it_takes_some_again(t
         await until(lambda: pipeline.delivery.troubles)
         assert pipeline.status()["summary"][0].startswith("can't set aside records since 20")
         assert pipeline.status()["summary"][0].endswith(": dead.db is full")
+        assert pipeline.not_ready() == ["can't set aside records: dead.db is full"]
         full = False
         await until(lambda: pipeline.dead.count() == 1)
+        assert pipeline.not_ready() == []
         assert pipeline.status()["summary"] == ["1 dead letters: see `aiologs dead list`"]
