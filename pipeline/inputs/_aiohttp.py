@@ -6,6 +6,8 @@ import asyncio
 import logging
 from typing import Any
 
+from pipeline.inputs._peers import Peers, address_of
+
 log = logging.getLogger("aiologs.input.http.server")
 
 
@@ -21,15 +23,25 @@ def web() -> Any:
     return web
 
 
-def server(web: Any, handler: Any, *, connections: int, idle_seconds: float) -> Any:
-    """An aiohttp server that takes no more connections than it may, and leaves inflating bodies to `handler`."""
-
-    class Closed(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            transport.close()
+def server(web: Any, handler: Any, peers: Peers, idle_seconds: float) -> Any:
+    """An aiohttp server that takes the connections that `peers` admits, and leaves inflating bodies to `handler`."""
 
     class Handler(web.RequestHandler):  # type: ignore[misc]
-        __slots__ = ()
+        __slots__ = ("address",)
+
+        def connection_made(self, transport: asyncio.Transport) -> None:
+            address = address_of(transport)
+            if peers.admit(address):
+                self.address = address
+                super().connection_made(transport)
+            else:
+                self.address = ""
+                transport.abort()
+
+        def connection_lost(self, exc: BaseException | None) -> None:
+            if self.address:
+                peers.leave(self.address)
+                super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
             super().data_received(data)
@@ -41,8 +53,6 @@ def server(web: Any, handler: Any, *, connections: int, idle_seconds: float) -> 
 
     class Limited(web.Server):  # type: ignore[misc]
         def __call__(self) -> asyncio.Protocol:
-            if len(self.connections) >= connections:
-                return Closed()
             return Handler(self, loop=self._loop, **self._kwargs)
 
     log.addFilter(_ours)

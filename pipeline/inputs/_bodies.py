@@ -26,6 +26,7 @@ NDJSON = frozenset({"application/x-ndjson", "application/ndjson", "application/j
 _CHUNK = 1 << 18  # bytes that are inflated at once
 _FED = 1 << 14  # compressed bytes that are taken at once
 _ANY_RATIO = 1 << 20  # up to these bytes any ratio is fine: a hundred equal lines compress well, too
+_VALUES, _FEW_VALUES = 20, 100_000  # JSON values for each record that a body may have; and in any body
 _elements = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
@@ -35,6 +36,13 @@ class BodyError(Exception):
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
+
+
+class TooMany(BodyError):
+    """A body with more records than it may have."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(413, f"the body has more than {most} records")
 
 
 @dataclass(slots=True)
@@ -86,17 +94,18 @@ def is_known(content_type: str) -> bool:
     )
 
 
-def split(content_type: str, data: bytes, *, text: bool) -> Body:
+def split(content_type: str, data: bytes, most: int, *, text: bool) -> Body:
     """The records of a body that is no bulk request; `text`: the input decodes text, so lines stay as they are.
 
-    Raises `BodyError` with 415 for another type of content, 400 for JSON that can't be split.
+    Raises `BodyError` with 415 for another type of content, 400 for JSON that can't be split, 413 where there are so
+    many more than `most` records that splitting them would take too much memory.
     """
     if content_type in NDJSON:
         return Body(data)
     if content_type == "application/json" or content_type.endswith("+json"):
-        return _json(data)
+        return _json(data, most)
     if content_type == "text/plain":
-        return Body(data if text else _messages(data))
+        return Body(data if text else _messages(data, most))
     raise BodyError(
         415,
         f"{content_type or 'no content type'}: send application/x-ndjson, application/json or text/plain, "
@@ -104,25 +113,40 @@ def split(content_type: str, data: bytes, *, text: bool) -> Body:
     )
 
 
-def _json(data: bytes) -> Body:
+def check_values(data: bytes, most: int) -> None:
+    """Raise `BodyError` where JSON for at most so many records has more values than those may have: each takes some
+    dozen bytes when it is parsed, so that a body of nothing but `[],` takes thirty times its size.
+    """
+    values = max(_FEW_VALUES, _VALUES * most)
+    if data.count(b",") > values:
+        raise BodyError(413, f"the body has more than {values} JSON values; send fewer records at once")
+
+
+def _json(data: bytes, most: int) -> Body:
     if not data.strip():
         return Body(b"")
     if data.lstrip()[:1] != b"[":
         return Body(*joined([data]))
+    check_values(data, most)
     try:
-        return Body(*joined([bytes(element) for element in _elements(data)]))
+        elements = _elements(data)
+        if len(elements) > most:
+            raise TooMany(most)
+        return Body(*joined([bytes(element) for element in elements]))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise BodyError(400, f"the array is no valid JSON: {error}") from error
 
 
-def _messages(data: bytes) -> bytes:
+def _messages(data: bytes, most: int) -> bytes:
+    if data.count(b"\n") > most:
+        raise TooMany(most)
     return b"".join(
         orjson.dumps({"message": line.decode(errors="replace")}) + b"\n" for line in data.splitlines() if line
     )
 
 
-def bulk(data: bytes, index: str) -> Body:
-    """The records of an Elasticsearch bulk request to `index` (empty: each action names its own).
+def bulk(data: bytes, index: str, most: int) -> Body:
+    """The records, no more than `most`, of an Elasticsearch bulk request to `index` (empty: each action names its own).
 
     Only `create` and `index` bring documents; an `update` or `delete` is answered as an error, and its lines skipped.
     Raises `BodyError` with 400 where actions and documents can't be told apart.
@@ -130,8 +154,10 @@ def bulk(data: bytes, index: str) -> Body:
     records: list[bytes] = []
     ids: list[str | None] = []
     items: list[Item] = []
-    lines = (line for line in data.split(b"\n") if line.strip())
+    lines = (line.removesuffix(b"\n") for line in BytesIO(data) if line.strip())
     for number, line in enumerate(lines, 1):
+        if number > most:
+            raise TooMany(most)
         name, target = _action(line, number)
         item = Item(name, target.get("_index") or index, target.get("_id"))
         items.append(item)
@@ -200,16 +226,15 @@ Steps = Iterator[tuple[int, bytes]]
 
 
 def _bounded(steps: Steps, limit: int, ratio: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
+    inflated, size = BytesIO(), 0  # not a list of parts: joining them takes their memory twice
     for taken, chunk in steps:
         size += len(chunk)
         if size > min(limit, max(_ANY_RATIO, taken * ratio)):
-            parts.clear()  # the error's traceback would keep them
+            inflated.close()  # the error's traceback would keep it
             bound = f"{limit} bytes" if size > limit else f"{ratio} times its compressed size"
             raise BodyError(413, f"the body is larger than {bound} when inflated")
-        parts.append(chunk)
-    return b"".join(parts)
+        inflated.write(chunk)
+    return inflated.getvalue()
 
 
 def _inflated(data: bytes, wbits: int) -> Steps:

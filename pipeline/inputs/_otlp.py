@@ -12,18 +12,19 @@ from typing import Any
 
 import orjson
 
-from pipeline.inputs._bodies import Body, BodyError, joined
+from pipeline.inputs._bodies import Body, BodyError, check_values, joined
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 # A severity without a text is called by the name of its range (the OpenTelemetry log data model).
 _RANGES = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 
 
-def records(content_type: str, data: bytes) -> Body:
-    """The log records of an export request, one record each; raises `BodyError`."""
+def records(content_type: str, data: bytes, most: int) -> Body:
+    """The log records of an export request, one record each; raises `BodyError`, also with far more than `most`."""
     if content_type == PROTOBUF:
         found = _from_protobuf(data)
     elif content_type == JSON:
+        check_values(data, most)
         found = _from_json(data)
     else:
         raise BodyError(415, f"{content_type}: OTLP logs are {PROTOBUF} or {JSON}")

@@ -8,62 +8,29 @@ import logging
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, cast
+from typing import cast
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from pipeline.contract import Context, Unusable
-from pipeline.tls import HANDSHAKE_SECONDS, TLS
+from pipeline.contract import Context
+from pipeline.inputs._listen import ADDRESS, listen
+from pipeline.inputs._peers import Peers, Room, address_of
+from pipeline.tls import TLS
 
 log = logging.getLogger("aiologs.inputs")
-
-ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):\d{1,5}$"
-"""`host:port`, `[::1]:port`, `:port`: all addresses of this host."""
 
 _LINGER = 1.0
 _WATCH = 1.0
 
 
-class Listener(BaseModel, extra="forbid"):
+class Listener(Room):
     """Options of whatever listens."""
 
     listen: str = Field(pattern=ADDRESS, description="Address and port; `:5044` listens on all addresses.")
     tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
-    connections: int = Field(default=1000, ge=1, description="Connections at once; more are closed at once.")
     in_flight: int = Field(
         default=64 << 20, ge=1, description="Bytes of all connections that are read and not yet stored."
     )
-
-
-def split(address: str) -> tuple[str | None, int]:
-    """The host, None for all addresses, and the port."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]") or None, int(port)
-
-
-class Listens(Protocol):
-    """Options of what listens."""
-
-    listen: str
-    tls: TLS | None
-
-
-async def listen(
-    name: str, options: Listens, connect: Callable[[], asyncio.Protocol], given: list[socket.socket]
-) -> list[asyncio.Server]:
-    """Listen for the input of this name: on the sockets that are given, else on new ones; raises `Unusable`."""
-    loop, (host, port) = asyncio.get_running_loop(), split(options.listen)
-    tls = options.tls.context() if options.tls else None
-    more: dict[str, Any] = {"backlog": 512, "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS if tls else None}
-    try:
-        if given:
-            servers = [await loop.create_server(connect, sock=each, **more) for each in given]
-        else:
-            servers = [await loop.create_server(connect, host, port, **more)]
-    except OSError as error:
-        raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
-    log.info("input %s: listening on %s", name, options.listen)
-    return servers
 
 
 class Connection(asyncio.Protocol, ABC):
@@ -113,7 +80,7 @@ class Connection(asyncio.Protocol, ABC):
     # --- called by the event loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
+        self.transport, self.address = cast("asyncio.Transport", transport), address_of(transport)
         self.last = asyncio.get_running_loop().time()
         if self.server.admit(self):
             self.server.spawn(self._run())
@@ -171,13 +138,13 @@ class Connection(asyncio.Protocol, ABC):
 
     def hold(self, size: int) -> None:
         """Account for the bytes that this connection holds now."""
+        self.server.peers.hold(self.address, size - self.held)
         self.server.hold(size - self.held)
         self.held = size
 
     def room(self) -> bool:
         """Whether there is room for more bytes; if not, reading is paused, and `advance` is called when there is."""
-        self.server.make_room()
-        if not self.server.full:
+        if self.server.has_room(self):
             return True
         self.server.waiting.add(self)
         self.reading(on=False)
@@ -233,6 +200,7 @@ class Server:
         """See `contract.Input`."""
         self.listening = asyncio.Event()
         self.connections: set[Connection] = set()
+        self.peers = Peers(options, context)
         self.waiting: set[Connection] = set()
         """Connections that do not read because the room is full."""
         self.busy = 0
@@ -281,8 +249,7 @@ class Server:
         """Take on a connection; False: there are too many, or we stop."""
         if self._stopping:
             return False
-        if len(self.connections) >= self.options.connections:
-            self.count("connection_errors", reason="too_many")
+        if not self.peers.admit(connection.address):
             return False
         # A peer that vanished without a word is noticed by the kernel's own probes.
         connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -294,12 +261,19 @@ class Server:
         """The connection is closed and done with."""
         self.connections.discard(connection)
         self.waiting.discard(connection)
+        self.peers.leave(connection.address)
         self._gauge()
 
-    def make_room(self) -> None:
-        """Where nothing is under way that will make room, those who hold most give up."""
+    def has_room(self, connection: Connection) -> bool:
+        """Whether a connection may hold more. Where nothing is under way that will make room, those give up who hold
+        most: of all, or of its address.
+        """
         while self.full and not self.busy:
             max(self.connections, key=lambda each: each.held).give_up()
+        address = connection.address
+        while self.peers.full(address, connection.held) and not self.busy:
+            max((each for each in self.connections if each.address == address), key=lambda each: each.held).give_up()
+        return not (self.full or self.peers.full(address, connection.held))
 
     def hold(self, change: int) -> None:
         """Account for bytes read (positive) or stored (negative); then those that wait have their turn."""

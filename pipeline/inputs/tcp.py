@@ -8,7 +8,8 @@
 The protocol knows no acknowledgement: what the client has sent and we have not stored is lost when the daemon is
 killed, as with every syslog server. When delivery is slow, nothing more is read, and the clients wait; with
 `buffer: disk` that is only so when the buffer is full, and what is in it outlives the daemon. The last line of a
-connection counts also without a newline.
+connection counts also without a newline. `peer_share` bounds the connections of an address, and the bytes of messages
+that are not complete; what is complete is taken from all connections in turn.
 
 With `multiline` the lines of a connection become records; one that reaches a limit is counted (`records_cut`), and its
 rest is another record. Empty lines are left out of records, too.

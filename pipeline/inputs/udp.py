@@ -25,8 +25,8 @@ from pydantic import Field
 from pipeline.contract import Context, Deliver, Unusable
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._gather import Gather
+from pipeline.inputs._listen import ADDRESS, split
 from pipeline.inputs._multiline import DESCRIPTION, Assembler, Multiline
-from pipeline.inputs._server import ADDRESS, split
 
 log = logging.getLogger("aiologs.inputs")
 

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from pipeline.contract import Context, Unusable
 from pipeline.inputs import _server, beats
 from pipeline.inputs._ids import Occurrences, document_ids
-from pipeline.inputs._server import split
+from pipeline.inputs._listen import split
 from pipeline.inputs.beats import Beats
 from tests.inputs.deliveries import Deliveries, until
 
@@ -370,7 +370,7 @@ async def test_full_room_pauses_reading_until_something_is_stored():
 
 
 async def test_a_room_full_of_incomplete_windows_is_cleared_by_closing_who_holds_most():
-    async with running(in_flight=2600) as run:
+    async with running(in_flight=2600, peer_share=1) as run:
         small, large, last = [await run.connect() for _ in range(3)]
         small.send(window("x" * 500, announced=2))
         large.send(window("x" * 2000, announced=2))
@@ -382,6 +382,20 @@ async def test_a_room_full_of_incomplete_windows_is_cleared_by_closing_who_holds
         small.send(frames("x", first=2))
         assert await small.acknowledged() == (2, 2)
         assert run.metrics.counts == {("connection_errors", "no_room"): 1}
+
+
+async def test_an_address_with_incomplete_windows_leaves_room_for_others_and_clears_its_own():
+    async with running(in_flight=2600) as run:
+        small, large = [await run.connect() for _ in range(2)]
+        small.send(window("x" * 1000, announced=2))
+        await until(lambda: sum(each.held for each in run.input.server.connections) == 1000)
+        large.send(window("x" * 1200, announced=2))
+        assert await large.answer() is None
+        other = await run.connect(local_addr=("127.0.0.2", 0))
+        other.send(window("y" * 1200))
+        assert await other.acknowledged() == (2, 1)
+        small.send(frames("x", first=2))
+        assert await small.acknowledged() == (2, 2)
 
 
 async def test_an_error_of_delivery_ends_the_input_and_acknowledges_nothing():

@@ -14,6 +14,9 @@ from pipeline.inputs._bodies import Body, BodyError, bulk, bulk_answer, inflate,
 LIMIT = 1 << 20
 
 
+MOST = 100
+
+
 def texts(body: Body) -> list[bytes]:
     if body.ends is None:
         return body.block.split(b"\n")
@@ -23,35 +26,39 @@ def texts(body: Body) -> list[bytes]:
 
 @pytest.mark.parametrize("kind", ["application/x-ndjson", "application/jsonl"])
 def test_ndjson_is_taken_as_it_is(kind):
-    body = split(kind, b'{"a":1}\n{"b":2}', text=False)
+    body = split(kind, b'{"a":1}\n{"b":2}', MOST, text=False)
     assert (body.block, body.ends, body.count()) == (b'{"a":1}\n{"b":2}', None, 2)
 
 
 def test_a_json_object_is_one_record_also_over_several_lines():
-    assert texts(split("application/json", b'{\n "a": 1\n}', text=False)) == [b'{\n "a": 1\n}']
+    assert texts(split("application/json", b'{\n "a": 1\n}', MOST, text=False)) == [b'{\n "a": 1\n}']
 
 
 def test_each_element_of_a_json_array_is_a_record_in_its_own_bytes():
-    body = split("application/vnd.x+json", b' [ {"a": 1.50}, {"b":\n[2]} , 3]', text=False)
+    body = split("application/vnd.x+json", b' [ {"a": 1.50}, {"b":\n[2]} , 3]', MOST, text=False)
     assert texts(body) == [b'{"a": 1.50}', b'{"b":\n[2]}', b"3"]
     assert body.count() == 3
 
 
 def test_a_broken_array_is_refused_as_a_whole():
     with pytest.raises(BodyError, match="no valid JSON") as error:
-        split("application/json", b'[{"a":1}, {', text=False)
+        split("application/json", b'[{"a":1}, {', MOST, text=False)
     assert error.value.status == 400
 
 
 def test_lines_of_text_become_messages_unless_the_input_decodes_text():
     data = "grüße\r\n\nzwei".encode()
-    assert texts(split("text/plain", data, text=False)) == ['{"message":"grüße"}'.encode(), b'{"message":"zwei"}', b""]
-    assert split("text/plain", data, text=True).block == data
+    assert texts(split("text/plain", data, MOST, text=False)) == [
+        '{"message":"grüße"}'.encode(),
+        b'{"message":"zwei"}',
+        b"",
+    ]
+    assert split("text/plain", data, MOST, text=True).block == data
 
 
 def test_another_type_of_content_is_refused_with_what_to_send():
     with pytest.raises(BodyError, match="application/x-ndjson") as error:
-        split("application/xml", b"<a/>", text=False)
+        split("application/xml", b"<a/>", MOST, text=False)
     assert error.value.status == 415
 
 
@@ -69,7 +76,7 @@ BULK = b"""{"create":{"_index":"a","_id":"1"}}
 
 
 def test_a_bulk_request_gives_its_documents_with_their_ids():
-    body = bulk(BULK, "default")
+    body = bulk(BULK, "default", MOST)
     assert texts(body) == [b'{"x":1}', b'{"x":2}', b'{"x":5}']
     assert body.ids == ["1", None, "5"]
     assert [(item.action, item.index, bool(item.error)) for item in body.items] == [
@@ -79,11 +86,11 @@ def test_a_bulk_request_gives_its_documents_with_their_ids():
 
 
 def test_a_bulk_answer_has_an_item_for_each_action():
-    answer = orjson.loads(bulk_answer(bulk(BULK, "d"), {1: "bad"}, 7))
+    answer = orjson.loads(bulk_answer(bulk(BULK, "d", MOST), {1: "bad"}, 7))
     assert (answer["took"], answer["errors"]) == (7, True)
     assert [next(iter(item.values()))["status"] for item in answer["items"]] == [201, 400, 400, 400, 201]
     assert answer["items"][1]["index"]["error"] == {"type": "document_parsing_exception", "reason": "bad"}
-    fine = orjson.loads(bulk_answer(bulk(BULK[:44], "d"), {}, 0))
+    fine = orjson.loads(bulk_answer(bulk(BULK[:44], "d", MOST), {}, 0))
     assert not fine["errors"]
 
 
@@ -97,7 +104,7 @@ def test_a_bulk_answer_has_an_item_for_each_action():
 )  # fmt: skip
 def test_a_bulk_request_that_cannot_be_understood_is_refused(data, message):
     with pytest.raises(BodyError, match=message) as error:
-        bulk(data, "")
+        bulk(data, "", MOST)
     assert error.value.status == 400
 
 
@@ -157,3 +164,24 @@ def test_an_unknown_encoding_is_refused():
 def test_records_are_joined_with_their_ends():
     assert joined([b"ab", b"", b"c"])[0] == b"abc"
     assert list(joined([b"ab", b"", b"c"])[1]) == [2, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("application/json", b"[" + b"{}," * 200 + b"{}]"), ("text/plain", b"a\n" * 200)]
+)
+def test_what_has_far_too_many_records_is_refused_before_it_is_split(kind, data):
+    with pytest.raises(BodyError, match="more than 100 records") as raised:
+        split(kind, data, MOST, text=False)
+    assert raised.value.status == 413
+
+
+def test_a_bulk_request_is_read_no_further_than_it_may_have_actions():
+    with pytest.raises(BodyError, match="more than 100 records"):
+        bulk(BULK * 100 + b"no action\n", "", MOST)
+
+
+def test_json_with_far_more_values_than_records_is_not_parsed():
+    """A list of empty lists takes thirty times its size when it is parsed."""
+    with pytest.raises(BodyError, match="more than 100000 JSON values") as raised:
+        split("application/json", b"[" + b"[]," * 200_000 + b"[]]", MOST, text=False)
+    assert raised.value.status == 413

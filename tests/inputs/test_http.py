@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from pipeline.contract import Batch, Context, Full, Outcome, Refusal, Unusable
-from pipeline.inputs import http
+from pipeline.inputs import _bodies
 from pipeline.inputs.http import Http
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
@@ -232,12 +232,12 @@ async def test_a_client_that_breaks_off_its_body_leaves_no_traceback(body, caplo
     async with Server() as server:
         _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
-        while not server.input._held:
+        while not server.input._intake.held:
             await asyncio.sleep(0.001)
         writer.write(body)
         await asyncio.sleep(0.02)
         writer.transport.abort()
-        while server.input._held:
+        while server.input._intake.held:
             await asyncio.sleep(0.001)
         assert not server.deliver.batches
     assert not caplog.records
@@ -273,30 +273,54 @@ async def test_bodies_that_are_not_answered_yet_take_no_more_room_than_they_may(
         assert (await server.post(large, Content_Encoding="gzip"))[0] == 200  # alone it may be larger
         server.deliver.gate.clear()
         task = asyncio.create_task(server.post(b'{"a":1}'))
-        while not server.input._held:
+        while not server.input._intake.held:
             await asyncio.sleep(0.001)
         for body, headers in ((b" " * 2000, {}), (large, {"Content_Encoding": "gzip"})):
             status, _, answered = await server.post(body, **headers)
             assert (status, answered["Retry-After"]) == (429, "1")
         server.deliver.gate.set()
         assert (await task)[0] == 200
-        assert (server.input._held, server.input._sizes) == (0, {})
+        assert (server.input._intake.held, server.input._intake._sizes) == (0, {})
+
+
+async def test_an_address_leaves_room_for_others():
+    async with Server(in_flight=1000, peer_share=0.1) as server:
+        server.deliver.gate.clear()
+        task = asyncio.create_task(server.post(b"[" + b" " * 200 + b"]"))
+        while not server.input._intake.held:
+            await asyncio.sleep(0.001)
+        status, body, answered = await server.post(b'{"a":1}')
+        assert (status, answered["Retry-After"]) == (429, "1")
+        assert "127.0.0.1 has as many bytes in flight as one address may" in body["error"]
+        server.deliver.gate.set()
+        assert (await task)[0] == 200
+        assert (await server.post(b'{"a":1}'))[0] == 200
+
+
+async def test_large_bodies_are_worked_on_beside_the_event_loop():
+    async with Server() as server, server.input._intake._working:
+        task = asyncio.create_task(server.post(b'{"a":1}\n' * 20_000))
+        assert (await server.post(b"{}"))[0] == 200
+        assert not task.done()
+        server.input._intake._working.release()
+        assert (await task)[:2] == (200, {"stored": 20_000})
+        await server.input._intake._working.acquire()
 
 
 async def test_bodies_of_clients_that_are_gone_are_not_inflated(monkeypatch):
-    monkeypatch.setattr(http, "_inflated", None)
-    async with Server() as server, server.input._inflating, server.input._inflating:
+    monkeypatch.setattr(_bodies, "inflate", None)
+    async with Server() as server, server.input._intake._inflating, server.input._intake._inflating:
         _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
         writer.write(head)
-        while not server.input._held:
+        while not server.input._intake.held:
             await asyncio.sleep(0.001)
         writer.transport.abort()
         await asyncio.sleep(0.02)
-        server.input._inflating.release()
-        while server.input._held:
+        server.input._intake._inflating.release()
+        while server.input._intake.held:
             await asyncio.sleep(0.001)
-        await server.input._inflating.acquire()
+        await server.input._intake._inflating.acquire()
         assert not server.deliver.batches
 
 

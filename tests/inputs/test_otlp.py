@@ -92,7 +92,7 @@ AS_JSON = {
     ids=["protobuf", "json"],
 )
 def test_each_log_record_becomes_a_record(kind, data):
-    body = records(kind, data)
+    body = records(kind, data, 100)
     ends = [0, *(body.ends or [])]
     assert [orjson.loads(body.block[a:b]) for a, b in pairwise(ends)] == EXPECTED
     assert body.count() == 2
@@ -108,13 +108,13 @@ def test_each_log_record_becomes_a_record(kind, data):
 )  # fmt: skip
 def test_what_is_no_export_request_is_refused_with_the_reason(kind, data, status):
     with pytest.raises(BodyError) as error:
-        records(kind, data)
+        records(kind, data, 100)
     assert error.value.status == status
 
 
 def test_an_empty_request_has_no_records():
-    assert records(PROTOBUF, b"").count() == 0
-    assert records(JSON, b"{}").count() == 0
+    assert records(PROTOBUF, b"", 100).count() == 0
+    assert records(JSON, b"{}", 100).count() == 0
 
 
 def test_refused_records_are_a_partial_success():
