@@ -26,10 +26,11 @@ from pipeline.ledger import Account, Ledger
 from pipeline.letters import Letter
 from pipeline.since import Since
 from pipeline.tap import Taps
+from pipeline.together import together
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
-    from pipeline.chain import Processed
+    from pipeline.chain import Failure, Processed
     from pipeline.ledger import Fate
     from pipeline.metrics import Metrics
     from pipeline.parked import Entry, Parked
@@ -245,9 +246,9 @@ class Delivery:
             self._start_runs()
 
     async def _process(self, run: _Run) -> None:
-        started = time.perf_counter()
+        started, joined = time.perf_counter(), together([piece.batch for piece in run.pieces])
         try:
-            run.processed = await self.processor.process([piece.batch for piece in run.pieces])
+            run.processed = await self.processor.process([each.batch for each in joined])
         finally:
             self._processing -= 1
             self._start_runs()
@@ -255,20 +256,22 @@ class Delivery:
         for stage in run.processed[0].seconds:
             seconds = sum(each.seconds.get(stage, 0.0) for each in run.processed)
             self._metrics.observe("stage_seconds", seconds, {"stage": stage})
-        for piece, processed in zip(run.pieces, run.processed, strict=True):
-            self._count(piece, processed, run.account)
-            if not processed.failures:
-                continue
+        failures: dict[int, list[Failure]] = {}
+        for each, processed in zip(joined, run.processed, strict=True):
+            self._count(each.batch, processed, run.account)
+            for failure in processed.failures:
+                n, record = each.where(failure.record)
+                failures.setdefault(n, []).append(failure._replace(record=record))
+        for n, failed in failures.items():
+            piece = run.pieces[n]
             if piece.batch.refuse:
-                piece.refused = [
-                    Refusal(piece.first + failure.record, failure.reason) for failure in processed.failures
-                ]
+                piece.refused = [Refusal(piece.first + failure.record, failure.reason) for failure in failed]
             else:
-                piece.letters = letters.failed(piece.batch, processed)
+                piece.letters = letters.failed(piece.batch, failed)
 
-    def _count(self, piece: _Piece, processed: Processed, account: Account) -> None:
+    def _count(self, batch: Batch, processed: Processed, account: Account) -> None:
         count = self._metrics.count
-        if blank := piece.records - processed.records:
+        if blank := len(batch) - processed.records:
             processed.counts["dropped", "decode"] += blank
         for (what, label), n in processed.counts.items():
             match what:
@@ -279,8 +282,8 @@ class Delivery:
                     account.made(label, n)
                 case _:
                     count("redactions", n, {"rule": label})
-        if piece.batch.refuse and processed.failures:
-            count("records_refused", len(processed.failures), {"input": piece.batch.input})
+        if batch.refuse and processed.failures:
+            count("records_refused", len(processed.failures), {"input": batch.input})
             account.decide("refused", len(processed.failures))
 
     async def _set_aside(self, found: list[Letter]) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.contract import Batch, Refused
 
 if TYPE_CHECKING:
-    from pipeline.chain import Processed
+    from pipeline.chain import Failure
 
 Key = tuple[str, str]
 """Output and document id: there is one letter of each."""
@@ -64,11 +64,11 @@ def _letter(batch: Batch, number: int, records: list[bytes], ids: list[str], pla
     )
 
 
-def failed(batch: Batch, processed: Processed) -> list[Letter]:
+def failed(batch: Batch, failures: Sequence[Failure]) -> list[Letter]:
     """Dead letters for the records that the chain could not process."""
     records, ids, places = batch.records(), batch.document_ids(), batch.places()
     letters = []
-    for failure in processed.failures:
+    for failure in failures:
         letter = _letter(batch, failure.record, records, ids, places)
         letter.stage, letter.reason, letter.traceback = failure.stage, failure.reason, failure.traceback
         letters.append(letter)
