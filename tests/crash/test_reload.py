@@ -50,7 +50,7 @@ def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_con
     daemon.start()
     inputs = set(daemon.ports)
     traffic.start()
-    while traffic.flows:
+    while traffic.flows or len(took) < 5:  # where they are slow, too, everything is changed once
         time.sleep(EVERY)
         change(traffic, len(took) + 1)
         took.append(daemon.reload())
@@ -64,8 +64,8 @@ def test_reloads_under_traffic_lose_nothing_send_nothing_twice_and_refuse_no_con
     assert daemon.log.count("aiologs.yaml in ") == len(took)
     for name in inputs:
         assert daemon.log.count(f"input {name}: listening") == 1
-    assert daemon.log.count("input topic: reads") > 1  # it was changed, and so began anew
-    assert daemon.log.count("output es: cluster") > 1  # as was this
+    wait_until(lambda: daemon.log.count("input topic: reads") > 1, "what was changed has begun anew")
+    wait_until(lambda: daemon.log.count("output es: cluster") > 1, "the output as well")
     daemon.stop()
     assert "Traceback" not in daemon.log
 
