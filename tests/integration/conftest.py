@@ -82,13 +82,13 @@ def cluster(elasticsearch_url: str) -> Iterator[Cluster]:
         cluster.ask("DELETE", name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def two_nodes_url() -> Iterator[str]:
     """A real Elasticsearch of two nodes, so that replicas have a place; started for the tests that ask for it."""
     yield from _own("AIOLOGS_TEST_ELASTICSEARCH_TWO_NODES", nodes=2)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def secured_url() -> Iterator[str]:
     """A real Elasticsearch with security, whose superuser is that of `tests.services.versions`."""
     yield from _own("AIOLOGS_TEST_ELASTICSEARCH_SECURED", security=True)
