@@ -1,4 +1,8 @@
-"""Follows log files through all that happens to them."""
+"""Follows log files through all that happens to them.
+
+It is longer than other files: what there is, what it is and what it holds are three looks at the same state, which a
+split would have to hand around. What can be decided without it is in `tail`, `_judge`, `_scan` and `_read`.
+"""
 
 import asyncio
 import contextlib
