@@ -19,7 +19,8 @@ from tests.crash.daemon import AIOLOGS, LONG, PATIENCE, Daemon, wait_until
 from tests.crash.elastic import elastic
 from tests.crash.flapping import Flapper
 
-BACKLOG = 200_000 if LONG else 15_000
+BACKLOG = 500_000 if LONG else 15_000
+"""Lines that wait at once: long, so many that a rate over them says something on a machine that others use, too."""
 REFUSE_SECONDS, FLAP_SECONDS, POISON_SECONDS = (600.0, 1800.0, 60.0) if LONG else (3.0, 8.0, 3.0)
 PER_SECOND = 500
 MOST_DELAY = 5.0 if LONG else PATIENCE
