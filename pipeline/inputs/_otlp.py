@@ -7,12 +7,13 @@ A body that is no text goes to `body`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any
 
 import orjson
 
-from pipeline.inputs._bodies import Body, BodyError, check_values, joined
+from pipeline.inputs._bodies import Body, BodyError, TooMany, check_values, joined
 
 PROTOBUF, JSON = "application/x-protobuf", "application/json"
 # A severity without a text is called by the name of its range (the OpenTelemetry log data model).
@@ -22,6 +23,8 @@ _RANGES = ("", "TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 def records(content_type: str, data: bytes, most: int) -> Body:
     """The log records of an export request, one record each; raises `BodyError`, also with far more than `most`."""
     if content_type == PROTOBUF:
+        if _has_more(data, 3 * most):  # each with a resource and a scope of its own
+            raise TooMany(most)
         found = _from_protobuf(data)
     elif content_type == JSON:
         check_values(data, most)
@@ -60,6 +63,54 @@ def _record(resource: Any, scope: dict[str, Any], **fields: Any) -> dict[str, An
 
 
 # --- protobuf ---
+
+
+def _has_more(data: bytes, most: int) -> bool:
+    """Whether a request has more than so many resources, scopes and log records.
+
+    An empty one takes two bytes there, and hundreds when it is parsed. A request that is broken has fewer.
+    """
+    if len(data) <= 2 * most:
+        return False
+    count = 0
+    for part in _fields(data, (0, len(data)), 1):
+        for scoped in _fields(data, part, 2):
+            count += 1 + sum(1 for _ in islice(_fields(data, scoped, 2), most))
+            if count > most:
+                return True
+        count += 1
+    return count > most
+
+
+def _fields(data: bytes, within: tuple[int, int], number: int) -> Iterator[tuple[int, int]]:
+    """Where the messages stand that a message has as this field (https://protobuf.dev/programming-guides/encoding)."""
+    at, end = within
+    while at < end:
+        key, at = _varint(data, at, end)
+        kind, size = key & 7, 0
+        if kind == 2:
+            size, at = _varint(data, at, end)
+            if key >> 3 == number:
+                yield at, min(at + size, end)
+        elif kind == 0:
+            _, at = _varint(data, at, end)
+        elif kind in {1, 5}:
+            size = 8 if kind == 1 else 4
+        else:
+            return
+        at += size
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """The number that begins there, and where it ends."""
+    value = shift = 0
+    while at < end:
+        byte = data[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if byte < 0x80 or shift > 63:
+            break
+    return value, at
 
 
 def _from_protobuf(data: bytes) -> list[dict[str, Any]]:

@@ -1,7 +1,10 @@
+from contextlib import suppress
 from itertools import pairwise
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 
 from pipeline.inputs._bodies import BodyError
@@ -110,6 +113,45 @@ def test_what_is_no_export_request_is_refused_with_the_reason(kind, data, status
     with pytest.raises(BodyError) as error:
         records(kind, data, 100)
     assert error.value.status == status
+
+
+def nested(number: int, *inner: bytes) -> bytes:
+    """Messages as a field of another."""
+    return b"".join(bytes([number << 3 | 2]) + varint(len(each)) + each for each in inner)
+
+
+def varint(number: int) -> bytes:
+    more = b""
+    while number > 0x7F:
+        more, number = more + bytes([number & 0x7F | 0x80]), number >> 7
+    return more + bytes([number])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        nested(1, nested(2, nested(2, *[b""] * 500))),
+        nested(1, *[nested(2, nested(2, b""))] * 500),
+        nested(1, nested(2, *[b""] * 500)),
+        nested(1, *[b"\x12\x00"] * 500),
+    ],
+    ids=["records", "resources", "scopes", "empty resources"],
+)
+def test_a_protobuf_request_with_far_too_many_parts_is_not_parsed(data):
+    assert ExportLogsServiceRequest.FromString(data)
+    with pytest.raises(BodyError, match="more than 100 records"):
+        records(PROTOBUF, data, 100)
+
+
+def test_a_protobuf_request_with_as_many_records_as_it_may_have_is_taken():
+    one = request().resource_logs[0].scope_logs[0].log_records[0].SerializeToString()
+    assert records(PROTOBUF, nested(1, nested(2, nested(2, *[one] * 100))), 100).count() == 100
+
+
+@given(st.binary(max_size=60))
+def test_whatever_is_sent_as_protobuf_is_taken_or_refused(data):
+    with suppress(BodyError):
+        records(PROTOBUF, data, 1)
 
 
 def test_an_empty_request_has_no_records():
