@@ -80,6 +80,7 @@ class _UnderWay:
     version: int
     parts: list[tuple[asyncio.Task[None], int]]
     size: int
+    """As `Window.held`."""
     partial: bool
     """Whether the client may be told of each part."""
 
@@ -176,8 +177,8 @@ class _Client(Connection):
         # Who was told of a part sends the rest again alone: equal records in it would be numbered from 0. And clients
         # of version 1 (logstash-forwarder) take any acknowledgement for that of the whole window.
         partial = window.version == 2 and not occurrences.repeated
-        self._windows.append(_UnderWay(window.version, parts, window.size, partial))
-        self._stored += window.size
+        self._windows.append(_UnderWay(window.version, parts, window.held, partial))
+        self._stored += window.held
         self.server.busy += 1
         self.changed.set()
 

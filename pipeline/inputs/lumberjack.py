@@ -25,6 +25,8 @@ _RECORDS = _JSON | _PAIRS
 
 _SHORTEST = 6
 """Bytes of the shortest frames, W and C: their head and one number."""
+_TINY = 256
+"""Bytes for which a record counts at least, with its number and its id: see pipeline.turns."""
 _MOST_PAIRS = 4096
 """Pairs in one D frame: far more than any client has, few enough that their overhead in memory stays small."""
 _LARGE = 32 << 10
@@ -62,6 +64,11 @@ class Window:
     size: int = 0
     """The bytes of all records."""
 
+    @property
+    def held(self) -> int:
+        """The bytes that it takes in memory, about: those of a tiny record are the least of it."""
+        return max(self.size, _TINY * len(self.records))
+
 
 def acknowledgement(version: int, sequence: int) -> bytes:
     """The frame that acknowledges all records up to `sequence`; 0 means: still at work."""
@@ -87,9 +94,9 @@ class Protocol:
 
     @property
     def buffered(self) -> int:
-        """Bytes held: not parsed yet, or in a window that is not complete."""
+        """Bytes held, about: not parsed yet, or in a window that is not complete."""
         unread = len(self._data) - self._at + len(self._more)
-        return unread + self._strings_size + (self._window.size if self._window else 0)
+        return unread + self._strings_size + (self._window.held if self._window else 0)
 
     @property
     def unfinished(self) -> bool:

@@ -235,11 +235,18 @@ def test_a_window_exactly_as_large_as_it_may_be_is_taken():
     assert contents(window(2) + packed(batch(b"1", b"2")), limits) == [[b"1", b"2"]]
 
 
+def test_tiny_records_count_for_what_they_take_in_memory():
+    protocol = Protocol(Limits())
+    protocol.receive(window(1000) + b"".join(record(b"1", n) for n in range(999)))
+    assert protocol.next_window() is None
+    assert protocol.buffered == 999 * 256
+
+
 def test_what_is_held_is_told_until_the_window_is_given():
     protocol = Protocol(Limits())
-    protocol.receive(window(2) + record(b"12345", 1) + pairs(2, b"ab", b"cd")[:-3])
+    protocol.receive(window(2) + record(b"1" * 500, 1) + pairs(2, b"ab", b"cd")[:-3])
     assert protocol.next_window() is None
-    assert protocol.buffered == 5 + 2 + 3
+    assert protocol.buffered == 500 + 2 + 3
 
 
 def test_many_small_pieces_cost_no_more_than_their_bytes():
