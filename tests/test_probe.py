@@ -198,7 +198,7 @@ def test_the_client_s_certificate_and_the_authority_are_used(tried, monkeypatch)
 
     context = Context()
     monkeypatch.setattr("ssl.create_default_context", make)
-    url = f"http://127.0.0.1:{closed_port()}"
+    url = f"https://127.0.0.1:{closed_port()}"
     tried(hosts=[url], ca="ca.pem", certificate="c.pem", key="k.pem")
     assert seen == [{"cafile": "ca.pem"}, ("c.pem", "k.pem")]
     assert context.check_hostname
