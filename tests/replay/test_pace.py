@@ -38,6 +38,29 @@ async def test_a_rate_is_kept_and_ids_stay(looptime):
     assert sorted(sink.ids) == sorted(BATCH.document_ids() * 2)
 
 
+@pytest.mark.looptime
+async def test_with_a_rate_the_batch_that_came_first_is_done_first():
+    pace, done = Pace(Sink(), 10.0, None, lambda: None), []
+
+    async def deliver(n: int) -> None:
+        await pace.deliver(BATCH)
+        done.append((n, round(asyncio.get_running_loop().time())))
+
+    await asyncio.gather(*(deliver(n) for n in range(3)))
+    assert done == [(0, 10), (1, 20), (2, 30)]
+
+
+@pytest.mark.looptime
+async def test_one_that_is_cancelled_leaves_its_turn_to_the_next():
+    pace = Pace(Sink(), 10.0, None, lambda: None)
+    for moment in (0, 0.05, 0.1, 0.15):
+        tasks = [asyncio.create_task(pace.deliver(BATCH.slice(0, 5))) for _ in range(3)]
+        await asyncio.sleep(moment)
+        tasks[0].cancel()
+        tasks[1].cancel()
+        await asyncio.wait_for(tasks[2], 5)
+
+
 async def test_a_limit_ends_within_a_batch_and_says_so():
     sink, said = Sink(), []
     pace = Pace(sink, None, 70, lambda: said.append(1))
