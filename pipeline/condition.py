@@ -101,7 +101,9 @@ class _Compiler:
         try:
             return ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
-            raise ValueError(f"column {(error.offset or 1) + self.indent}: {error.msg}") from error
+            at = error.offset or 1
+            hint = "; to compare, write ==" if self.text[at - 1 : at] == "=" else ""
+            raise ValueError(f"column {at + self.indent}: {error.msg}{hint}") from error
         except (RecursionError, MemoryError) as error:
             raise ValueError(f"column 1: more than {DEEPEST} levels are not allowed") from error
 

@@ -140,7 +140,7 @@ REFUSED = {
     "open('x')": "column 1: a call of 'open' is not allowed; there is fields, ",
     "a.b.encode()": "column 1: a call of 'a.b.encode' is not allowed",
     "a[0](1)": "column 1: a call of 'a[0]' is not allowed",
-    "level = 'x'": "column 7: invalid syntax",
+    "level = 'x'": "column 7: invalid syntax; to compare, write ==",
     "  level ==": "column 3: invalid syntax",
     "": "column 1: ",
     "a\x00b": "null bytes",
