@@ -149,7 +149,7 @@ def _crowded(cluster: Cluster, ours: Mapping[str, Settings], templates: Mapping[
         total = sum(counts.values())
         if total >= NEAR * limit:
             groups = {name: count for name, count in counts.items() if count > 1}
-            groups["no object"] = total - sum(groups.values())
+            groups["the top level"] = total - sum(groups.values())
             most = ", ".join(f"{name} ({groups[name]})" for name in sorted(groups, key=groups.__getitem__)[:-4:-1])
             what = f"its mapping has {total} of {limit} fields; new ones beyond are kept but can't be searched"
             remedy = f"most are in {most}: put what clients make up into `labels` or `context`, or raise the limit"

@@ -117,12 +117,14 @@ class Start:
         if options.setup == "apply" and plan.pending:
             count = apply(cluster, plan, gently=True)
             plan = look(cluster, options.mode, options.definitions)
-            log.info("output %s: setup made %d changes to the cluster", self._name, count)
+            if count:
+                log.info("output %s: setup made %d changes to the cluster", self._name, count)
         if plan.clean:
             log.info("output %s: lifecycle policies and templates are as wanted", self._name)
         else:
-            hint = "" if options.setup == "apply" else "; `aiologs setup apply` makes it so"
-            log.warning("output %s: not set up: %s; see `aiologs setup plan`%s", self._name, plan.brief(), hint)
+            what = "is left alone" if options.setup == "apply" else "not set up"
+            hint = "see `aiologs setup plan`; `aiologs setup apply` makes it as wanted"
+            log.warning("output %s: %s: %s; %s", self._name, what, plan.brief(), hint)
 
     def _refused(self, refused: Refused) -> None:
         if self._options.setup == "apply":

@@ -133,7 +133,7 @@ def test_a_mapping_near_its_limit_is_told_with_what_fills_it(fields, told):
     cluster.answers[f"GET {INDEX}/_mapping"] = {INDEX: {"mappings": {"properties": properties}}}
     found = findings(cluster)
     assert bool(found) is told
-    assert not told or f"request ({fields - 1}), no object (1)" in found[0].remedy
+    assert not told or f"request ({fields - 1}), the top level (1)" in found[0].remedy
 
 
 def test_indices_of_data_streams_are_known_by_their_stream():
