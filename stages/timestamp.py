@@ -34,6 +34,7 @@ where a later field has a time. Where all fields are missing (or null), it is ta
 then not invented: a wrong one moves to `timestamp_original`, and `route` sends the record to its undated index.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Self
 
@@ -44,6 +45,9 @@ from pipeline.columns import MISSING, Columns
 from pipeline.contract import Event
 from pipeline.fields import getter, tag, tops
 from pipeline.times import FIRST, FORMATS, LAST, Times, check_format, epoch
+
+_ZEROS = bytes.maketrans(b"123456789", b"000000000")
+_USUAL = b"0000-00-00T00:00:00.000Z"
 
 
 def _checked(text: str) -> str:
@@ -95,29 +99,12 @@ class Timestamp:
 
     def __call__(self, events: list[Event]) -> list[Event]:
         """Set the target in every event, or tag it."""
-        first, target, read = self._getters[0], self._target, datetime.fromisoformat
-        canonical, numbers = 24 if self._canonical else -1, self._numbers
-        for event in events:
-            value = first(event)
-            # The usual form needs no other: only a look whether there is such a day and time.
-            if (
-                value.__class__ is str
-                and len(value) == canonical
-                and value[23] == "Z"
-                and value[19] == "."
-                and value[10] == "T"
-                and value[7] == "-"
-            ):
-                try:
-                    if FIRST <= read(value).year <= LAST:
-                        event[target] = value
-                        continue
-                except ValueError:
-                    pass
-            elif value.__class__ is int and numbers and (time := epoch(value)):
-                event[target] = time
-                continue
-            self._date(event)
+        times = self._at_once([*map(self._getters[0], events)])
+        for event, time in zip(events, times, strict=True):
+            if time:
+                event[self._target] = time
+            else:
+                self._date(event)
         return events
 
     def fill(self, columns: Columns) -> None:
@@ -125,35 +112,25 @@ class Timestamp:
         if self._target in columns.json:
             columns.through(self)
             return
-        read, numbers, canonical = datetime.fromisoformat, self._numbers, 24 if self._canonical else -1
-        times: list[Any] = []
-        others = []
-        for place, value in enumerate(columns[self._first]):
-            # See __call__.
-            if (
-                value.__class__ is str
-                and len(value) == canonical
-                and value[23] == "Z"
-                and value[19] == "."
-                and value[10] == "T"
-                and value[7] == "-"
-            ):
-                try:
-                    if FIRST <= read(value).year <= LAST:
-                        times.append(value)
-                        continue
-                except ValueError:
-                    pass
-            elif value.__class__ is int and numbers and (time := epoch(value)):
-                times.append(time)
-                continue
-            times.append(MISSING)
-            others.append(place)
-        # Neither quotation marks nor commas are in the times themselves.
-        json = orjson.dumps(times)[1:-1].split(b",") if times and not others else None
-        columns.add(self._target, times, json)
+        times = self._at_once(columns[self._first])
+        others = [place for place, time in enumerate(times) if not time]
         if others:
+            columns.add(self._target, [time or MISSING for time in times])
             columns.through(self, others)
+        else:
+            # Neither quotation marks nor commas are in the times themselves.
+            columns.add(self._target, times, orjson.dumps(times)[1:-1].split(b",") if times else [])
+
+    def _at_once(self, values: Sequence[Any]) -> list[str | None]:
+        """The time of each value that is a text of the usual form or a number, None where it takes a closer look."""
+        usual = self._canonical and _usual([value for value in values if value.__class__ is str])
+        alone, numbers = self._canonical, self._numbers
+        return [
+            (value if usual or (alone and _usual([value])) else None)
+            if value.__class__ is str
+            else (epoch(value) if value.__class__ is int and numbers else None)
+            for value in values
+        ]
 
     def _date(self, event: Event) -> None:
         """Set the target from the first field that holds a time."""
@@ -176,3 +153,16 @@ class Timestamp:
         """The time for those without a year."""
         time = self._read(self._reference(event)) if self._reference else None
         return datetime.fromisoformat(time) if time else None
+
+
+def _usual(texts: list[str]) -> bool:
+    """Whether all texts are times as this stage writes them. A look at each by itself costs more."""
+    form = "\n".join(texts).encode(errors="replace").translate(_ZEROS)
+    if form != b"\n".join([_USUAL] * len(texts)):
+        return False
+    try:
+        # Up to the tens of seconds, of which a slice has few.
+        times = [datetime.fromisoformat(f"{start}0") for start in {text[:18] for text in texts}]
+    except ValueError:
+        return False
+    return all(FIRST <= time.year <= LAST for time in times)

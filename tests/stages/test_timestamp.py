@@ -143,6 +143,12 @@ def test_a_wrong_option_is_an_error(options, message):
 CANONICAL = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
+@pytest.mark.parametrize("odd", ["2026-11-20T00:00:61.000Z", f"{MIDNIGHT}\n{MIDNIGHT}", "é", "", None, [], 5])
+def test_an_odd_value_among_usual_ones_changes_nothing_for_these(odd):
+    events = Timestamp(Timestamp.Options(field="t"))([{"t": MIDNIGHT}, {"t": odd}, {"t": LATER}])
+    assert [event.get("@timestamp") for event in events] == [MIDNIGHT, None, LATER]
+
+
 @given(
     st.from_regex(r"\A[0-9]{4}-[0-9W-]{5}[T ][0-9:.,]{12}[Z0]\Z") | st.from_regex(CANONICAL, fullmatch=True) | st.text()
 )
