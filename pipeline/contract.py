@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     import asyncio
 
 Event = dict[str, Any]
-"""What orjson gives and takes. Reserved keys: `@index` (where it goes), `@id` (its document id) and `@raw`.
+"""What orjson gives and takes. Reserved keys: `@index` (where it goes) and `@id` (its document id).
 `@metadata`, which Beats send, is there for stages and is not stored."""
 
-INDEX, ID, RAW, METADATA = "@index", "@id", "@raw", "@metadata"
-RESERVED = (INDEX, ID, RAW)
+INDEX, ID, METADATA = "@index", "@id", "@metadata"
+RESERVED = (INDEX, ID)
 
 
 @dataclass(slots=True)

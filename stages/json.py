@@ -8,7 +8,7 @@ r"""Decodes JSON records, and parses JSON inside a field.
 
 **As a decoder**: a record is one JSON object. What is none is set aside, or with `malformed: keep` becomes
 `{"message": text, "tags": ["_malformed_json"]}`, which the stages behind see as any other event, redaction too.
-Keys that aiologs reserves (`@index`, `@id`, `@raw`) are renamed to `index_original`, `id_original`, `raw_original`.
+Keys that aiologs reserves (`@index`, `@id`) are renamed to `index_original` and `id_original`.
 
 **As a stage**: the text under `field` is parsed. Its keys go into the event (over those that are there) and the field
 goes, or with `target` whatever it holds goes there and the field stays. A missing field, or one that is no text, is
@@ -35,7 +35,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import BaseModel, Field
 
-from pipeline.contract import ID, INDEX, RAW, RESERVED, Event
+from pipeline.contract import ID, INDEX, RESERVED, Event
 from pipeline.fields import getter, pop, put, tag
 
 _BOM = b"\xef\xbb\xbf"
@@ -75,7 +75,7 @@ class Json:
         for n, event in enumerate(events):
             if type(event) is not dict:
                 events[n] = self._event(records[n])
-            elif ID in event or INDEX in event or RAW in event:
+            elif ID in event or INDEX in event:
                 _free(event)
         return events
 

@@ -32,7 +32,7 @@ class Json(Part):
         for event in events:
             if not isinstance(event, dict):
                 raise TypeError("no object")
-            for key in ("@index", "@id", "@raw"):
+            for key in ("@index", "@id"):
                 if key in event:
                     event[key[1:] + "_original"] = event.pop(key)
         return events

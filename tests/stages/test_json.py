@@ -83,7 +83,7 @@ ODD = {
     b'{"a":18446744073709551616}': {"a": 18446744073709551616.0},
     b'{"a":123456789012345678901234567890}': {"a": 1.2345678901234568e29},
     b'{"a":"\\u0000"}': {"a": "\x00"},
-    b'{"@id":1,"@index":"x","@raw":null}': {"id_original": 1, "index_original": "x", "raw_original": None},
+    b'{"@id":1,"@index":"x","@raw":null}': {"id_original": 1, "index_original": "x", "@raw": None},
     b'{"\\u0040id":1}': {"id_original": 1},
     b'{"@id":1,"id_original":2}': {"id_original": 2, "id_original_original": 1},
     b'{"a":{"@id":1}}': {"a": {"@id": 1}},
