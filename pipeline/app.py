@@ -245,7 +245,9 @@ class App:
         reasons = [] if self.ready.is_set() else ["stopping" if self.stop.is_set() else "starting"]
         if full := self.dead.full:
             reasons.append(full)
-        reasons += [f"can't {purpose}: {why}" for purpose, (why, _) in self.delivery.troubles.items() if why != full]
+        reasons += [
+            f"can't {purpose}: {why}" for purpose, (why, _) in self.delivery.storing.troubles.items() if why != full
+        ]
         for name, output in self.outputs.items():
             if blocked := output.blocked:
                 reasons.append(f"output {name}: {blocked}")

@@ -30,7 +30,7 @@ async def _unpark_of(app: App, name: str, output: Output) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(_UNPARK_TIMEOUT):
             while entries := await app.parked.take(name, _UNPARK_BYTES, skip):
-                skip |= await app.delivery.write_parked(name, output, entries)
+                skip |= await app.delivery.storing.write_parked(name, output, entries)
 
 
 async def measure(app: App) -> None:

@@ -13,27 +13,25 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import letters
-from pipeline.contract import Batch, Documents, Full, Outcome, Output, Refusal, Written
-from pipeline.database import StorageError
+from pipeline.contract import Batch, Full, Outcome, Output, Refusal
 from pipeline.dead import DeadLetters
 from pipeline.ledger import Account, Ledger
 from pipeline.letters import Letter
 from pipeline.since import Since
+from pipeline.storing import Storing
 from pipeline.tap import Taps
 from pipeline.together import together
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
     from pipeline.chain import Failure, Processed
-    from pipeline.ledger import Fate
     from pipeline.metrics import Metrics
-    from pipeline.parked import Entry, Parked
+    from pipeline.parked import Parked
     from pipeline.workers import Processor
 
 log = logging.getLogger("aiologs.delivery")
@@ -110,9 +108,9 @@ class Delivery:
         metrics: Metrics,
         limits: Limits = Limits(),
     ) -> None:
-        self.processor, self._outputs = processor, outputs
-        self._dead, self._parked, self._metrics, self._limits = dead, parked, metrics, limits
+        self.processor, self._metrics, self._limits = processor, metrics, limits
         self._ledger = Ledger(metrics, outputs)
+        self.storing = Storing(outputs, dead, parked, metrics, self._ledger, limits.park_after)
         self._turns = Turns[_Piece]()
         self._held = Counter[str]()  # what is in flight of each input, as it counts
         self._freed = asyncio.Event()
@@ -120,10 +118,8 @@ class Delivery:
         self._processing = self._busy = 0  # runs in the chain; runs in the chain or in the outputs
         self.in_flight_bytes = self.in_flight_batches = 0
         self.taps = Taps()
-        self.waiting, self.writing = Since(), Since()
-        """Inputs that wait for an acknowledgement; outputs that have a write under way."""
-        self.troubles: dict[str, tuple[str, float]] = {}
-        """What can't be written to our own databases: the purpose, the message, since when (seconds since 1970)."""
+        self.waiting = Since()
+        """Inputs that wait for an acknowledgement."""
 
     async def deliver(self, batch: Batch, *, wait: bool = True) -> Outcome:
         """See `contract.Deliver`."""
@@ -205,7 +201,7 @@ class Delivery:
                 if not piece.letters:
                     self._end(piece)
             found = [letter for piece in run.pieces for letter in piece.letters]
-            await self._set_aside(found)
+            await self.storing.set_aside(found)
             run.account.decide("set_aside", len(found))
             for piece in run.pieces:
                 self._end(piece)
@@ -240,7 +236,8 @@ class Delivery:
         """Process the run's pieces, and write what was made of them."""
         try:
             await self._process(run)
-            await self._write_all(run)
+            documents = [part for processed in run.processed for part in processed.documents]
+            await self.storing.store(documents, [piece.batch for piece in run.pieces], run.account)
         finally:
             self._busy -= 1
             self._start_runs()
@@ -286,110 +283,8 @@ class Delivery:
             count("records_refused", len(processed.failures), {"input": batch.input})
             account.decide("refused", len(processed.failures))
 
-    async def _set_aside(self, found: list[Letter]) -> None:
-        if not found:
-            return
-        await self._durably(partial(self._dead.put, found), "set aside records")
-        for where, n in Counter(letter.stage or letter.output for letter in found).items():
-            self._metrics.count("set_aside", n, {"stage": where})
-
-    async def _durably(self, write: Callable[[], Awaitable[T]], purpose: str) -> T:
-        """Write to a database of ours, waiting for as long as the disk refuses: nothing is acknowledged meanwhile."""
-        pause = 0.5
-        while True:
-            try:
-                written = await write()
-            except StorageError as error:
-                if purpose not in self.troubles:
-                    log.error("can't %s: %s. Inputs wait until it can be done", purpose, error)  # noqa: TRY400
-                self.troubles[purpose] = str(error), self.troubles.get(purpose, ("", time.time()))[1]
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 2.0)
-            else:
-                self.troubles.pop(purpose, None)
-                return written
-
-    # --- outputs ---
-
-    async def _write_all(self, run: _Run) -> None:
-        writes = [asyncio.create_task(self._write(name, self._outputs[name], run)) for name in run.account.begin()]
-        try:
-            await asyncio.gather(*writes)
-        except BaseException:
-            # One has failed, or the run is given up: the others must not go on behind its end.
-            for write in writes:
-                write.cancel()
-            await asyncio.wait(writes)
-            raise
-
-    async def _write(self, name: str, output: Output, run: _Run) -> None:
-        payload = merge([part for processed in run.processed for part in processed.documents])
-        if not payload:
-            return
-        with self.writing.during(name):
-            written = await self._write_or_park(name, output, payload)
-        run.account.decide_at(name, "stored", written.stored)
-        run.account.decide_at(name, "already", written.already)
-        if written.refused:
-            await self._set_aside(letters.refused(name, written.refused, [piece.batch for piece in run.pieces]))
-            run.account.decide_at(name, "set_aside", len(written.refused))
-        if written.late:
-            await self._durably(partial(self._parked.put, name, written.late), "park documents")
-            run.account.decide_at(name, "parked", sum(documents.count for documents, _ in written.late))
-
-    async def write_parked(self, name: str, output: Output, entries: list[Entry]) -> set[str]:
-        """Try parked documents of one output again; returns the indices of which something is still late."""
-        by_index: dict[str, list[Entry]] = {}
-        for entry in entries:
-            by_index.setdefault(entry.documents.index, []).append(entry)
-        late = set()
-        for index, same in by_index.items():
-            written = await output.write(merge([entry.documents for entry in same]))
-            if written.late:
-                late.add(index)
-                continue
-            await self._set_aside([letters.parked(name, refused) for refused in written.refused])
-            await self._durably(partial(self._parked.done, [entry.key for entry in same]), "take out parked documents")
-            self._ledger.unparked(name, _fates(written))
-        return late
-
-    async def _write_or_park(self, name: str, output: Output, payload: list[Documents]) -> Written:
-        """Write; but park everything when only this output does not get it stored while another does."""
-        write = asyncio.ensure_future(output.write(payload))
-        try:
-            while True:
-                await asyncio.wait({write}, timeout=self._limits.park_after if len(self._outputs) > 1 else None)
-                if write.done():
-                    return write.result()
-                if self._another_stores(name):
-                    log.warning("output %s does not store while others do: its documents are parked on disk", name)
-                    reason = f"output {name} has not stored it within {self._limits.park_after:g} s"
-                    return Written(late=[(documents, reason) for documents in payload])
-        finally:
-            write.cancel()
-
-    def _another_stores(self, name: str) -> bool:
-        return any(not getattr(output, "blocked", None) for other, output in self._outputs.items() if other != name)
-
-
-def _fates(written: Written) -> dict[Fate, int]:
-    return {"stored": written.stored, "already": written.already, "set_aside": len(written.refused)}
-
 
 def _seen(done: asyncio.Future[Outcome]) -> None:
     """Look at an error, so that asyncio does not complain where the one who waited for it has been cancelled."""
     if not done.cancelled():
         done.exception()
-
-
-def merge(parts: list[Documents]) -> list[Documents]:
-    """One section an index."""
-    by_index: dict[str, list[Documents]] = {}
-    for part in parts:
-        by_index.setdefault(part.index, []).append(part)
-    return [
-        same[0]
-        if len(same) == 1
-        else Documents(index, b"".join(part.body for part in same), sum(part.count for part in same))
-        for index, same in by_index.items()
-    ]

@@ -9,8 +9,8 @@ from itertools import islice
 
 from pipeline.contract import Batch, Documents, Output, bulk
 from pipeline.dead import DeadLetters
-from pipeline.delivery import merge
 from pipeline.letters import Key, Letter, record_id
+from pipeline.storing import merge
 from pipeline.workers import Processor
 
 _TOGETHER = 200

@@ -64,7 +64,7 @@ def _summary(app: App) -> list[str]:
     ]
     found += [
         f"can't {purpose} since {_moment(since)}: {message}"
-        for purpose, (message, since) in app.delivery.troubles.items()
+        for purpose, (message, since) in app.delivery.storing.troubles.items()
     ]
     found += [
         f"input {name} waits since {_moment(since)} ({_ago(since):g} s) for {_cause(app)}"
@@ -87,9 +87,9 @@ def _cause(app: App) -> str:
     blocked = [f"output {name}" for name, output in app.outputs.items() if output.blocked]
     if blocked:
         return " and ".join(blocked)
-    if app.delivery.troubles:
+    if app.delivery.storing.troubles:
         return "the disk"
-    writes = app.delivery.writing.oldest()
+    writes = app.delivery.storing.writing.oldest()
     slowest = min(writes, key=lambda name: writes[name], default=None)
     if slowest and _ago(writes[slowest]) >= SLOW_SECONDS:
         return f"output {slowest}, whose oldest write has taken {_ago(writes[slowest]):g} s"
@@ -114,7 +114,7 @@ def _input(app: App, name: str, type_: str) -> dict[str, Any]:
 
 def _output(app: App, name: str, type_: str) -> dict[str, Any]:
     blocked, since = app.outputs[name].blocked if name in app.outputs else None, app.blocked.since.get(name)
-    write = app.delivery.writing.oldest().get(name)
+    write = app.delivery.storing.writing.oldest().get(name)
     parked = {
         index: {"documents": n, "since": _moment(since), "reason": reason}
         for (output, index), n in app.parked.counts().items()

@@ -7,9 +7,10 @@ import pytest
 from pipeline.chain import Failure, Processed
 from pipeline.contract import Batch, Documents, Full, Refused, Written, bulk
 from pipeline.database import StorageError
-from pipeline.delivery import Delivery, Limits, merge
+from pipeline.delivery import Delivery, Limits
 from pipeline.metrics import Metrics
 from pipeline.parked import Entry
+from pipeline.storing import merge
 
 
 class Echo:
@@ -390,12 +391,12 @@ async def test_parked_documents_are_written_set_aside_or_stay_late():
     store = r.outputs["out0"]
     store.refuse = {b"b"}
     entries = [Entry(n, bulk("index", [(f"i{n}", document)]), "why", 0.0) for n, document in enumerate([b"a", b"b"])]
-    assert await r.delivery.write_parked("out0", store, entries) == set()
+    assert await r.delivery.storing.write_parked("out0", store, entries) == set()
     assert store.stored == {"i0": b"a"}
     assert [(each.id, each.document, each.record) for each in r.dead.letters] == [("i1", b"b", b"")]
     assert r.park.taken == [0, 1]
     store.late = {"index"}
-    assert await r.delivery.write_parked("out0", store, entries) == {"index"}
+    assert await r.delivery.storing.write_parked("out0", store, entries) == {"index"}
     assert r.park.taken == [0, 1]
 
 

@@ -163,7 +163,7 @@ class Life:
                 name, output = self.chance.choice([*self.outputs.items()])
                 documents = bulk("index", [("a", b"x"), ("b", b"y")])
                 with suppress(RuntimeError):
-                    await self.delivery.write_parked(name, output, [Entry(1, documents, "blocked", 0.0)])
+                    await self.delivery.storing.write_parked(name, output, [Entry(1, documents, "blocked", 0.0)])
 
 
 @contextmanager

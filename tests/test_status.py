@@ -79,7 +79,7 @@ async def test_a_full_store_of_dead_letters_is_named_until_it_takes_some_again(t
 
         pipeline.dead.put = fail
         log(tmp_path, "{broken")
-        await until(lambda: pipeline.delivery.troubles)
+        await until(lambda: pipeline.delivery.storing.troubles)
         assert pipeline.status()["summary"][0].startswith("can't set aside records since 20")
         assert pipeline.status()["summary"][0].endswith(": dead.db is full")
         assert pipeline.not_ready() == ["can't set aside records: dead.db is full"]

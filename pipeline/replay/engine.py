@@ -197,7 +197,7 @@ class Replay:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_UNPARK_SECONDS):
                     while entries := await self._parked.take(name, _UNPARK_BYTES, skip):
-                        skip |= await self._delivery.write_parked(name, output, entries)
+                        skip |= await self._delivery.storing.write_parked(name, output, entries)
 
     def counts(self) -> Counts:
         """What became of everything so far."""
