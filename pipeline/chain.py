@@ -13,13 +13,12 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from time import perf_counter
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
-import orjson
 from pydantic import BaseModel
 
 from pipeline import registry
@@ -27,10 +26,8 @@ from pipeline.bodies import Bodies, Line, number_ids
 from pipeline.columns import ByValues
 from pipeline.condition import Condition
 from pipeline.contract import ID, Batch, Decoder, Documents, Event, Stage
+from pipeline.part import Part
 from pipeline.short import Short, Taken
-
-SLICE = 512
-"""Records worked on together: 256 to 1,024 cost least (with a second-level cache of 1 MiB), 64 a fifth more."""
 
 log = logging.getLogger("aiologs.chain")
 
@@ -278,68 +275,6 @@ class Chain:
 
 _Numbered = tuple[int, str, Line]
 """The number of a record in its batch, and the index and line of a document of it."""
-
-
-class Part:
-    """A slice of a batch: records, where they stand, and their numbers in the batch."""
-
-    def __init__(self, batch: Batch, records: list[bytes], places: Sequence[Any], numbers: Sequence[int]) -> None:
-        self.batch, self.records, self.numbers = batch, records, numbers
-        self._places = places  # or, where the client gave some, the document ids
-
-    @classmethod
-    def slices(cls, batch: Batch) -> Iterator[Part]:
-        """All slices of a batch."""
-        records, positions = batch.cut()
-        places: Sequence[Any] = positions if batch.ids is None else batch.ids
-        for start in range(0, len(records), SLICE):
-            end = min(start + SLICE, len(records))
-            yield cls(batch, records[start:end], places[start:end], range(start, end))
-
-    def id(self, n: int) -> str:
-        """The document id of a record."""
-        place = self._places[n]
-        return str(place) if self.batch.ids is not None else f"{self.batch.identity}-{place}"
-
-    def names(self, rows: Sequence[int]) -> list[bytes]:
-        """What differs in the document ids of some records, as it stands inside of JSON."""
-        places = self._places if len(rows) == len(self._places) else [self._places[row] for row in rows]
-        if self.batch.ids is not None:
-            return [orjson.dumps(id_)[1:-1] for id_ in places]
-        return [b"%d" % place for place in places]
-
-    def keep(self, good: Sequence[int]) -> None:
-        """Leave out all other records."""
-        if len(good) < len(self.records):
-            self.records = [self.records[n] for n in good]
-            self._places = [self._places[n] for n in good]
-            self.numbers = [self.numbers[n] for n in good]
-
-    def drop_blank(self) -> None:
-        """Leave out blank lines; a record that came with its length is one, even of length 0."""
-        if b"" in self.records and self.batch.ends is None:
-            self.keep([n for n, record in enumerate(self.records) if record])
-
-    def some(self, chosen: Sequence[int]) -> Part:
-        """Some of the records as a part of their own."""
-        part = Part(self.batch, self.records, self._places, self.numbers)
-        part.keep(chosen)
-        return part
-
-    def label(self, events: list[Event]) -> None:
-        """Give each event its record's id and the batch's origin."""
-        # A record's own field wins, and so does an object in which the field would stand.
-        origin = [(key, key.partition(".")[0], value) for key, value in self.batch.origin.items()]
-        for n, event in enumerate(events):
-            event[ID] = self.id(n)
-            for key, first, value in origin:
-                if first not in event and key not in event:
-                    event[key] = value
-
-    def label_as(self, events: list[Event], n: int) -> None:
-        """Give all events the id of the one record that they come from, and the origin."""
-        for event in events:
-            self.some([n]).label([event])
 
 
 def _failure(number: int, stage: str, error: Exception) -> Failure:

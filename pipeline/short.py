@@ -25,7 +25,8 @@ from pipeline.columns import MISSING, Columns
 from pipeline.contract import INDEX, METADATA, RESERVED
 
 if TYPE_CHECKING:
-    from pipeline.chain import Part, Step
+    from pipeline.chain import Step
+    from pipeline.part import Part
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 

@@ -22,7 +22,6 @@ Only records in whose bytes something may be found are looked at: one pass of Hy
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import ValuesView
 from itertools import islice
@@ -34,6 +33,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pipeline.contract import RESERVED, Edit, Event
 from stages._pairs import Names, check_name
 from stages._patterns import RULES, card
+from stages._plain import PLAIN_VALUE, PlainKeys, plain_text
 from stages._secrets import ESCAPE, KEY, Custom, Hiding, Secrets, compiled, hashing, masking, replacing
 
 _KEYS = [
@@ -44,8 +44,6 @@ _KEYS = [
 _PATTERNS = ["email", "bearer", "basic", "jwt", "aws", "vendor", "private_key", "url", "card"]
 _MOST_KEYS = 65536  # whose verdict is kept
 _KEY_ONCE = (KEY,)
-# From the quote that closes a key on: its value, where that is a text without escapes.
-_PLAIN_VALUE = re.compile(rb'": ?"([^"\\]*)"')
 
 
 class Redact:
@@ -109,7 +107,7 @@ class Redact:
         self._database = compiled([expression for _, expression in self._secrets.triggers])
         self._known: set[str] = set()
         self._special: dict[str, str | None] = {}
-        self._plain_keys: dict[bytes, bool] = {}
+        self._plain_keys = PlainKeys(self._names)
         self._constant = orjson.dumps(options.replacement)[1:-1] if options.action == "replace" else None
 
     def touches(self, block: bytes) -> list[tuple[int, int]]:
@@ -128,17 +126,17 @@ class Redact:
         edits: list[Edit] = []
         missed: list[int] = []
         texts: dict[tuple[int, int], set[str]] = {}
-        constant, whole, match = self._constant, 0, _PLAIN_VALUE.match
+        constant, whole, match = self._constant, 0, PLAIN_VALUE.match
         for at, trigger in hits:
             if at < whole:  # inside of a value that is hidden as a whole
                 continue
-            if (value := match(block, at - 1)) and self._is_secret(block, at - 1, spared):
+            if (value := match(block, at - 1)) and self._plain_keys.secret(block, at - 1, spared):
                 start, whole = value.span(1)
                 if constant is None:
                     edits += self._edit((start, whole), value[1], None)
                 elif start < whole and value[1] != constant:
                     edits.append((start, whole, constant, _KEY_ONCE))
-            elif span := _plain_text(block, at, spared):
+            elif span := plain_text(block, at, spared):
                 texts.setdefault(span, set()).add(self._rules[trigger])
             else:
                 missed.append(at)
@@ -159,25 +157,6 @@ class Redact:
         if after == before:
             return []
         return [(*span, orjson.dumps(after)[1:-1], [rule for rule, n in counts.items() for _ in range(n)])]
-
-    def _is_secret(self, block: bytes, closes: int, spared: frozenset[bytes]) -> bool:
-        """Whether the quote there closes a secret key that is a plain text.
-
-        The quote before the key opens it, unless it is escaped. Were it the end of a text instead, the key behind it
-        would stand outside of any text, which no valid JSON has.
-        """
-        opens = block.rfind(b'"', 0, closes)
-        key = block[opens:closes]
-        if (secret := self._plain_keys.get(key)) is None:
-            secret = self._judge(key)
-        return secret and key[1:] not in spared and block[opens - 1] != 0x5C
-
-    def _judge(self, key: bytes) -> bool:
-        """Whether a key, with the quote that opens it, is secret and has no escapes."""
-        if len(self._plain_keys) >= _MOST_KEYS:
-            self._plain_keys.clear()
-        secret = self._plain_keys[key] = b"\\" not in key and key[1:].decode(errors="replace") in self._names
-        return secret
 
     def _scan(self, data: bytes) -> list[tuple[int, int]]:
         """Where triggers match (their last byte), and which."""
@@ -277,27 +256,6 @@ class Redact:
             for key, value in container.items() if type(container) is dict else enumerate(container):
                 if type(value) is int and 10**12 < value < 7 * 10**18 and _is_card(str(value)):
                     container[key] = self._hide("card", str(value))
-
-
-def _plain_text(block: bytes, at: int, spared: frozenset[bytes]) -> tuple[int, int] | None:
-    """Where the value stands that is a text without escapes and has an offset in it; None: it may be something else.
-
-    What is between two quotes and begins with none of the characters that follow a text is a text itself.
-    """
-    start, end = block.rfind(b'"', 0, at) + 1, block.find(b'"', at)
-    if start < 2 or end < 0 or block[start - 2] == 0x5C or block[start] in b':,}] \t\r\n"':
-        return None
-    if block.find(b"\\", start, end) >= 0 or block[end + 1] not in b",}]":
-        return None
-    before = block[start - 3 : start - 1].rstrip()[-1:]
-    if before == b":":
-        closes = block.rfind(b'"', 0, start - 2)
-        opens = block.rfind(b'"', 0, closes)
-        if (key := block[opens + 1 : closes]) in spared or b"\\" in key or block[opens - 1] == 0x5C:
-            return None
-    elif before != b"," and before != b"[":  # noqa: PLR1714 - a set would take longer
-        return None
-    return start, end
 
 
 def _hiding(options: Redact.Options) -> Hiding:

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline import registry
-from pipeline.chain import SLICE, Chain, ChainSpec, Processed, StageSpec
+from pipeline.chain import Chain, ChainSpec, Processed, StageSpec
 from pipeline.columns import MISSING, Columns
 from pipeline.contract import Batch, Edit, Event
+from pipeline.part import SLICE
 
 IDENTITY = "source"
 

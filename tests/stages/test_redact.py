@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from stages._pairs import Names
 from stages._patterns import RULES
+from stages._plain import PlainKeys
 from stages._secrets import _substitute, replacing
 from stages.redact import Redact
 
@@ -309,6 +311,15 @@ def test_keys_that_never_end_do_not_fill_the_memory(monkeypatch):
     for n in range(100):
         assert stage([{f"{n}password": "x", f"n{n}": 1}]) == [{f"{n}password": GONE, f"n{n}": 1}]
     assert len(stage._known) <= 12
+
+
+def test_keys_of_undecoded_records_that_never_end_do_not_fill_the_memory(monkeypatch):
+    monkeypatch.setattr("stages._plain._MOST_KEYS", 10)
+    keys = PlainKeys(Names(["*token"]))
+    for n in range(100):
+        record = b'{"%dtoken":"x"}' % n
+        assert keys.secret(record, record.index(b'":'), frozenset())
+    assert len(keys._known) <= 10
 
 
 # What is planted: a secret, and texts that hold it.
