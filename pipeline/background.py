@@ -3,34 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.app import App
-    from pipeline.contract import Output
 
 _UNPARK_SECONDS = 5.0
-_UNPARK_TIMEOUT = 15.0
-_UNPARK_BYTES = 4 << 20
 _MEASURE_SECONDS = 1.0
 
 
 async def unpark(app: App) -> None:
     """Try parked documents again, for as long as there are some."""
     while True:
-        await asyncio.gather(*(_unpark_of(app, name, output) for name, output in app.outputs.items()))
+        await asyncio.gather(*(app.delivery.storing.unpark(*each) for each in app.outputs.items()))
         await asyncio.sleep(_UNPARK_SECONDS)
-
-
-async def _unpark_of(app: App, name: str, output: Output) -> None:
-    skip: set[str] = set()  # indices that are still blocked
-    # Where they are all that is written, an output takes them for an outage and would try for ever.
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_UNPARK_TIMEOUT):
-            while entries := await app.parked.take(name, _UNPARK_BYTES, skip):
-                skip |= await app.delivery.storing.write_parked(name, output, entries)
 
 
 async def measure(app: App) -> None:

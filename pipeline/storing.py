@@ -7,6 +7,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from pipeline.parked import Entry, Parked
 
 log = logging.getLogger("aiologs.delivery")
+
+_UNPARK_SECONDS = 15.0
+_UNPARK_BYTES = 4 << 20
 
 T = TypeVar("T")
 
@@ -72,6 +76,15 @@ class Storing:
         if written.late:
             await self._durably(partial(self._parked.put, name, written.late), "park documents")
             account.decide_at(name, "parked", sum(late.count for late, _ in written.late))
+
+    async def unpark(self, name: str, output: Output) -> None:
+        """Try parked documents of one output again, for as long as it takes some, and a while at most."""
+        skip: set[str] = set()  # indices that are still blocked
+        # Where they are all that is written, an output takes them for an outage and would try for ever.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_UNPARK_SECONDS):
+                while entries := await self._parked.take(name, _UNPARK_BYTES, skip):
+                    skip |= await self.write_parked(name, output, entries)
 
     async def write_parked(self, name: str, output: Output, entries: list[Entry]) -> set[str]:
         """Try parked documents of one output again; returns the indices of which something is still late."""

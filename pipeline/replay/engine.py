@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aiologs.replay")
 
-_UNPARK_SECONDS = 15.0
-_UNPARK_BYTES = 4 << 20
 _FATES = ("stored", "already", "set_aside", "parked")
 _MEMORY = "replay"
 """The name of what a replay remembers of itself, among the positions of its inputs."""
@@ -193,11 +191,7 @@ class Replay:
     async def _unpark(self) -> None:
         """Try once more what an output did not take."""
         for name, output in self.outputs.items():
-            skip: set[str] = set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_UNPARK_SECONDS):
-                    while entries := await self._parked.take(name, _UNPARK_BYTES, skip):
-                        skip |= await self._delivery.storing.write_parked(name, output, entries)
+            await self._delivery.storing.unpark(name, output)
 
     def counts(self) -> Counts:
         """What became of everything so far."""
