@@ -125,7 +125,8 @@ class Locked:
 def daemon(tmp_path):
     # Only the good client's records are kept: some of the others are valid.
     stages = [{"drop": {"when": "n == None"}}, {"route": {"default": "all"}}]
-    daemon = Receiver(tmp_path, INPUTS, stages=stages)
+    # All that is hostile and no record is set aside: a GiB in two minutes, after which all inputs would wait.
+    daemon = Receiver(tmp_path, INPUTS, stages=stages, dead_letters={"max_bytes": 8 << 30})
     daemon.start()
     yield daemon
     daemon.close()
