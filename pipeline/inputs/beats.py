@@ -117,7 +117,9 @@ class _Client(Connection):
 
     def give_up(self) -> None:
         self.fail(
-            "no_room", "all room is taken by windows that are not complete; raise in_flight, or send less at once"
+            "no_room",
+            "all room, or the share of this address, is taken by windows that are not complete; raise in_flight or "
+            "peer_share, or send less at once",
         )
         self._protocol = Protocol(self._options.limits)
         self._account()

@@ -1,8 +1,10 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import gzip
 import socket
+from types import FrameType
 
 import aiohttp
 import orjson
@@ -295,6 +297,24 @@ async def test_an_address_leaves_room_for_others():
         server.deliver.gate.set()
         assert (await task)[0] == 200
         assert (await server.post(b'{"a":1}'))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "status"),
+    [(gzip.compress(bytes(8 << 20)), "gzip", 413), (b"[" + b"1 " * 100_000, "", 400), (b"[1", "", 400)],
+    ids=["inflated", "split in a thread", "split at once"],
+)
+async def test_a_refused_body_is_kept_by_no_traceback(body, encoding, status):
+    async with Server() as server:
+        gc.collect()
+        gc.disable()
+        try:
+            assert (await server.post(body, "application/json", Content_Encoding=encoding or "identity"))[0] == status
+            await asyncio.sleep(0)
+            kept = [each.f_code.co_name for each in gc.get_objects() if isinstance(each, FrameType)]
+        finally:
+            gc.enable()
+        assert not {"_in_thread", "work", "read", "_sent", "_parsed", "_take"} & {*kept}
 
 
 async def test_large_bodies_are_worked_on_beside_the_event_loop():
