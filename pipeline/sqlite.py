@@ -155,6 +155,7 @@ class File:
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             connection.execute("PRAGMA cell_size_check = ON")
             self._check(connection)
+            self._see_cut(connection)
             self._look_for_lost(connection, transactions)
             _mark_open(connection)
         except BaseException:
@@ -173,6 +174,11 @@ class File:
             said = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
             if said != "ok":
                 raise _damage(said.replace("\n", " "))
+
+    def _see_cut(self, connection: sqlite3.Connection) -> None:
+        """Tell of a cut that the log makes good: SQLite, which writes whole pages only, says nothing of it."""
+        if self.path.stat().st_size % connection.execute("PRAGMA page_size").fetchone()[0]:
+            log.warning("%s was cut off within a page. It is used as it is: what was looked at is whole", self.path)
 
     def _see_version(self, connection: sqlite3.Connection) -> None:
         """Leave the file of a later release alone: to this one it would look damaged.

@@ -215,6 +215,22 @@ def test_a_lost_log_is_noticed(data, caplog, damage):
     file.close(connection)
 
 
+def test_a_cut_that_the_log_makes_good_is_told(tmp_path, caplog):
+    _, connection = opened(tmp_path / "work" / "x.db")
+    put(connection, ROWS)
+    connection.execute("PRAGMA wal_checkpoint").fetchall()
+    put(connection, ROWS)  # every page of theirs is in the log now, too
+    data = Path(shutil.copytree(tmp_path / "work", tmp_path / "data"))
+    connection.close()
+    os.truncate(data / "x.db", (data / "x.db").stat().st_size - 100)
+    caplog.clear()
+    file, connection = opened(data / "x.db")
+    assert f"{data / 'x.db'} was cut off within a page" in caplog.text
+    assert not file.damaged
+    assert found(connection) == ROWS
+    file.close(connection)
+
+
 def test_a_log_with_a_damaged_transaction_is_kept_and_what_follows_it_counted(data, caplog):
     content = bytearray((data / "x.db-wal").read_bytes())
     content[len(content) * 3 // 4] ^= 1
