@@ -203,7 +203,7 @@ class Input(Protocol):
     """Reads records from somewhere. Its class has `Options` (pydantic) and is built as `Class(options, context)`.
 
     Optional, looked up on the instance: `listening` (asyncio.Event), set when clients can connect; the daemon is not
-    ready before. `sockets` (list of socket.socket): what it listens on; where that is set before `run`, it listens on
+    ready before. `sockets` (list of socket.socket): what it listens on; where it is filled before `run`, it listens on
     these, and closes them.
     """
 

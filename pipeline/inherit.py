@@ -30,7 +30,7 @@ class Sockets:
     def give(self, part: InputPart, source: Input) -> None:
         """Have an input of the same type and address listen on them, before it runs."""
         if (address := _address(part)) and address in self._kept:
-            source.sockets = [each.dup() for each in self._kept[address]]  # type: ignore[attr-defined]
+            source.sockets[:] = [each.dup() for each in self._kept[address]]  # type: ignore[attr-defined]
 
     def close(self) -> None:
         """Let go of them; those who got them have their own."""

@@ -218,7 +218,7 @@ class Server:
         try:
             async with asyncio.TaskGroup() as self._group:
                 servers = await listen(self.context.name, self.options, connect, self.sockets)
-                self.sockets = [sock for each in servers for sock in each.sockets]
+                self.sockets[:] = [sock for each in servers for sock in each.sockets]
                 self.ports = [each.getsockname()[1] for each in self.sockets]
                 self.listening.set()
                 watch = self.spawn(self._watch())

@@ -22,7 +22,6 @@ that sends nothing for `idle` seconds, or does not complete a window within `win
 from __future__ import annotations
 
 import asyncio
-import socket
 from array import array
 from collections import deque
 from collections.abc import Iterator
@@ -56,16 +55,7 @@ class Beats:
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._context = options, context
         self.server = Server(options, context)
-        self.listening = self.server.listening
-
-    @property
-    def sockets(self) -> list[socket.socket]:
-        """See `contract.Input`."""
-        return self.server.sockets
-
-    @sockets.setter
-    def sockets(self, given: list[socket.socket]) -> None:
-        self.server.sockets = given
+        self.listening, self.sockets = self.server.listening, self.server.sockets
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""

@@ -25,7 +25,6 @@ this is expected of JSON only: lines of syslog have ids of their own.
 from __future__ import annotations
 
 import asyncio
-import socket
 
 from pydantic import Field
 
@@ -68,16 +67,7 @@ class Tcp:
         self._options, self._context = options, context
         self._rules = options.multiline.rules() if options.multiline else None
         self.server = Server(options, context)
-        self.listening = self.server.listening
-
-    @property
-    def sockets(self) -> list[socket.socket]:
-        """See `contract.Input`."""
-        return self.server.sockets
-
-    @sockets.setter
-    def sockets(self, given: list[socket.socket]) -> None:
-        self.server.sockets = given
+        self.listening, self.sockets = self.server.listening, self.server.sockets
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""
