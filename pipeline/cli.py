@@ -9,6 +9,7 @@ not work.
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 from pathlib import Path
@@ -36,6 +37,21 @@ File = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Write JSON, for programs.")]
 DEFAULT = Path("/etc/aiologs/aiologs.yaml")
+
+
+def program() -> None:
+    """Be the program `aiologs`: run a command, then end at once.
+
+    All that has to be written is written by then. To free every object first, as the interpreter does, would take a
+    daemon 50 ms of CPU time, an eighth of what its start takes.
+    """
+    try:
+        main()
+    except SystemExit as ended:
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(ended.code if isinstance(ended.code, int) else bool(ended.code))
 
 
 def main() -> None:

@@ -190,6 +190,19 @@ def test_run_starts_the_daemon_and_exits_with_its_code(aiologs, config, monkeypa
     assert calls == [(config, True)]
 
 
+def test_the_program_has_written_everything_when_it_ends_with_the_code_of_its_command():
+    def program(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-c", "from pipeline.cli import program; program()", *arguments]
+        return subprocess.run(command, check=False, capture_output=True)
+
+    schema = program("schema")
+    assert schema.returncode == 0
+    assert orjson.loads(schema.stdout)["properties"]
+    mistake = program("bogus")
+    assert mistake.returncode == 2
+    assert mistake.stderr.endswith(b"No such command 'bogus'.\n")
+
+
 def test_reload_says_what_the_daemon_changed(aiologs, monkeypatch, tmp_path):
     answer, asked = {"file": "/etc/x.yaml", "changed": "new chain"}, (tmp_path, "reload")
     monkeypatch.setattr(control, "ask", lambda *given: answer if given == asked else None)

@@ -111,7 +111,7 @@ def test_what_is_unusable_at_the_start_is_told_where_it_was_started_and_in_the_l
     output = f"outputs:\n  out: {{type: elasticsearch, ca: {tmp_path}/none, hosts: [https://127.0.0.1:1]}}\n"
     text = config.read_text().replace("{format: text}", log).partition("outputs:")[0] + output
     config.write_text(text)
-    command = [sys.executable, "-c", "from pipeline.cli import main; main()", "run", "-c", str(config)]
+    command = [sys.executable, "-c", "from pipeline.cli import program; program()", "run", "-c", str(config)]
     done = subprocess.run(command, check=False, timeout=30, capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("output out: can't use") == 1
