@@ -2,7 +2,8 @@
 
 A batch is worked on in slices, so that its events stay in the processor's cache (decoding a megabyte at once costs
 three times as much a record). A slice that raises is run again record by record from the
-original bytes; exactly the bad records end as failures, and what the first run counted is thrown away.
+original bytes; exactly the bad records end as failures, and what the first run counted is thrown away. That takes some
+milliseconds a slice, so a batch ends there: its `rest` is to be given again, when others have had their turn.
 
 Where the stages say what they read and add, most records take a short way (see `short`); all others are decoded and
 encoded whole, with the same result.
@@ -11,6 +12,7 @@ encoded whole, with the same result.
 from __future__ import annotations
 
 import logging
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -65,8 +67,10 @@ class Processed:
 
     documents: list[Documents] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    rest: int | None = None
+    """The first record that was left for later, since some before it failed; None: all were taken."""
     records: int = 0
-    """Records of the batch, without blank lines."""
+    """Records that were taken, without blank lines."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
     """What stages counted: (metric, label) → n, for the metrics `dropped`, `made` (label: the stage) and
     `redactions` (label: the rule)."""
@@ -144,10 +148,11 @@ class Chain:
         return gauges
 
     def run(self, batch: Batch) -> Processed:
-        """Process a batch. Never raises for a record: it fails alone."""
+        """Process a batch, up to the end of the first slice with a bad record. Never raises for one: it fails alone."""
         result, bodies = Processed(), Bodies(batch)
         short = self._short if self._short and self._may_splice(batch) else None
         for part in Part.slices(batch):
+            end = part.numbers[-1] + 1
             part.drop_blank()
             result.records += len(part.records)
             taken = self._take_short(short, part, result, bodies) if short else None
@@ -162,6 +167,9 @@ class Chain:
                 both += zip(numbers, taken.indices, taken.lines, strict=True)
                 for _, index, line in sorted(both, key=itemgetter(0)):
                     bodies.add(index, line)
+            if result.failures and end < len(batch):
+                result.rest = end
+                break
         result.documents = bodies.documents()
         for step in self.steps:
             result.seconds[step.spec.name] = result.seconds.get(step.spec.name, 0.0) + step.seconds
@@ -278,7 +286,8 @@ _Numbered = tuple[int, str, Line]
 
 
 def _failure(number: int, stage: str, error: Exception) -> Failure:
-    return Failure(number, stage, f"{type(error).__name__}: {error}", _trace(error))
+    # Where a whole batch fails for the same reason, that goes to the daemon once.
+    return Failure(number, stage, sys.intern(f"{type(error).__name__}: {error}"), sys.intern(_trace(error)))
 
 
 def _trace(error: BaseException) -> str:

@@ -2,9 +2,10 @@
 
 Small batches that arrive while others are under way are processed and written together: nobody waits for a timer, and
 the busier it gets, the larger the bulks. Inputs, and the batches of an input, have their turns (`pipeline.turns`): a
-large batch is processed in pieces, and a good one waits neither for all of a flood nor for what its neighbours set
-aside. What is in flight is bounded in bytes. A batch is released when all its records are stored by every output, or
-parked or set aside on disk; cancelling one `deliver()` leaves it, and its neighbours, under way.
+large batch is processed in pieces, and a good one waits neither for all of a flood, nor until all bad records of one
+are found, nor for what its neighbours set aside. What is in flight is bounded in bytes. A batch is released when all
+its records are stored by every output, or parked or set aside on disk; cancelling one `deliver()` leaves it, and its
+neighbours, under way.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
 from pipeline import letters
 from pipeline.contract import Batch, Full, Outcome, Output, Refusal
 from pipeline.dead import DeadLetters
 from pipeline.ledger import Account, Ledger
-from pipeline.letters import Letter
+from pipeline.runs import Piece, Run, Whole
 from pipeline.since import Since
 from pipeline.storing import Storing
 from pipeline.tap import Taps
@@ -55,47 +56,6 @@ class Limits:
     """Seconds after which what one output has not stored, though another has, is parked."""
 
 
-@dataclass(slots=True)
-class _Whole:
-    """A batch, which is released when every piece of it has ended."""
-
-    batch: Batch
-    held: int
-    """For how many bytes it counts."""
-    done: asyncio.Future[Outcome]
-    left: int = 0
-    """Pieces that have not ended."""
-    refused: list[Refusal] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Piece:
-    """Some records of a batch, or all of them."""
-
-    whole: _Whole
-    batch: Batch
-    first: int
-    """Where its first record stands in the whole batch."""
-    refused: list[Refusal] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
-    """For the records that the chain could not process."""
-    ended: bool = False
-    weight: int = 0
-    records: int = 0
-
-    def __post_init__(self) -> None:
-        self.weight, self.records = weight(self.batch), len(self.batch)
-
-
-@dataclass(slots=True)
-class _Run:
-    """Pieces that are processed and written together."""
-
-    pieces: list[_Piece]
-    account: Account
-    processed: list[Processed] = field(default_factory=list)
-
-
 class Delivery:
     """Takes batches from all inputs through the chain to all outputs."""
 
@@ -111,7 +71,7 @@ class Delivery:
         self.processor, self._metrics, self._limits = processor, metrics, limits
         self._ledger = Ledger(metrics, outputs)
         self.storing = Storing(outputs, dead, parked, metrics, self._ledger, limits.park_after)
-        self._turns = Turns[_Piece]()
+        self._turns = Turns[Piece]()
         self._held = Counter[str]()  # what is in flight of each input, as it counts
         self._freed = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
@@ -127,7 +87,7 @@ class Delivery:
             return Outcome()
         with self.waiting.during(batch.input):
             whole = await self._admitted(batch, wait=wait)
-            parts = [_Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
+            parts = [Piece(whole, piece, first) for first, piece in pieces(batch, self._limits.run_bytes)]
             whole.left = len(parts)
             self._ledger.take(batch, sum(part.records for part in parts))
             self.taps.offer(batch)
@@ -152,7 +112,7 @@ class Delivery:
 
     # --- room ---
 
-    async def _admitted(self, batch: Batch, *, wait: bool) -> _Whole:
+    async def _admitted(self, batch: Batch, *, wait: bool) -> Whole:
         """The batch, once there is room for it."""
         size = min(weight(batch), self._limits.bytes // 2)
         while not self._has_room(batch.input, size):
@@ -164,7 +124,7 @@ class Delivery:
         self.in_flight_batches += 1
         done = asyncio.get_running_loop().create_future()
         done.add_done_callback(_seen)
-        return _Whole(batch, size, done)
+        return Whole(batch, size, done)
 
     def _has_room(self, name: str, size: int) -> bool:
         own, room = self._held[name], self._limits.bytes
@@ -172,7 +132,7 @@ class Delivery:
             return True
         return own + size <= room // len(+self._held)
 
-    def _release(self, whole: _Whole) -> None:
+    def _release(self, whole: Whole) -> None:
         self._held[whole.batch.input] -= whole.held
         self.in_flight_bytes -= len(whole.batch.block)
         self.in_flight_batches -= 1
@@ -188,11 +148,11 @@ class Delivery:
             self._busy += 1
             taken = self._turns.take(self._limits.run_bytes)
             account = Account(self._ledger, sum(piece.records for piece in taken))
-            task = asyncio.create_task(self._run(_Run(taken, account)), name="run")
+            task = asyncio.create_task(self._run(Run(taken, account)), name="run")
             self._runs.add(task)
             task.add_done_callback(self._runs.discard)
 
-    async def _run(self, run: _Run) -> None:
+    async def _run(self, run: Run) -> None:
         """Take the run's pieces all the way, then tell those who wait for them."""
         try:
             await self._store(run)
@@ -213,7 +173,7 @@ class Delivery:
         finally:
             run.account.close()
 
-    def _end(self, piece: _Piece, error: BaseException | None = None) -> None:
+    def _end(self, piece: Piece, error: BaseException | None = None) -> None:
         """A piece is durable, or has failed; only its first end counts."""
         whole = piece.whole
         if piece.ended:
@@ -232,7 +192,7 @@ class Delivery:
         elif not whole.left:
             whole.done.set_result(Outcome(sorted(whole.refused)))
 
-    async def _store(self, run: _Run) -> None:
+    async def _store(self, run: Run) -> None:
         """Process the run's pieces, and write what was made of them."""
         try:
             await self._process(run)
@@ -242,7 +202,7 @@ class Delivery:
             self._busy -= 1
             self._start_runs()
 
-    async def _process(self, run: _Run) -> None:
+    async def _process(self, run: Run) -> None:
         started, joined = time.perf_counter(), together([piece.batch for piece in run.pieces])
         try:
             run.processed = await self.processor.process([each.batch for each in joined])
@@ -254,21 +214,35 @@ class Delivery:
             seconds = sum(each.seconds.get(stage, 0.0) for each in run.processed)
             self._metrics.observe("stage_seconds", seconds, {"stage": stage})
         failures: dict[int, list[Failure]] = {}
+        left: list[Piece] = []
         for each, processed in zip(joined, run.processed, strict=True):
             self._count(each.batch, processed, run.account)
             for failure in processed.failures:
                 n, record = each.where(failure.record)
                 failures.setdefault(n, []).append(failure._replace(record=record))
+            if processed.rest is not None:
+                left += run.left(each, processed.rest)
         for n, failed in failures.items():
             piece = run.pieces[n]
             if piece.batch.refuse:
                 piece.refused = [Refusal(piece.first + failure.record, failure.reason) for failure in failed]
             else:
                 piece.letters = letters.failed(piece.batch, failed)
+        self._put_back(run, left)
+
+    def _put_back(self, run: Run, left: list[Piece]) -> None:
+        """Have pieces wait for another turn, each for a run of its own: all of their records may be bad."""
+        for piece in left:
+            piece.weight = self._limits.run_bytes
+            run.account.put_back(piece.records)
+            self._turns.add(piece.batch.input, [piece])
+        run.pieces = [piece for piece in run.pieces if piece not in left]
+        self._start_runs()
 
     def _count(self, batch: Batch, processed: Processed, account: Account) -> None:
         count = self._metrics.count
-        if blank := len(batch) - processed.records:
+        taken = len(batch) if processed.rest is None else processed.rest
+        if blank := taken - processed.records:
             processed.counts["dropped", "decode"] += blank
         for (what, label), n in processed.counts.items():
             match what:

@@ -127,6 +127,10 @@ class Account:
         self._ledger.made(stage, n)
         self._events += n
 
+    def put_back(self, n: int) -> None:
+        """So many are left to another run, before this one's are on their way to the outputs."""
+        self._events -= n
+
     def decide(self, fate: Fate, n: int) -> None:
         """So many have the same fate at every output: they never reach one."""
         if self._left is None:

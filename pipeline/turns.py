@@ -79,8 +79,7 @@ def pieces(batch: Batch, most: int) -> list[tuple[int, Batch]]:
     """
     if weight(batch) < 2 * most:
         return [(0, batch)]
-    ends = batch.ends or array("Q", accumulate(len(line) + 1 for line in _lines(batch.block)))
-    found, first = [], 0
+    ends, found, first = _ends(batch), [], 0
     while first < len(ends):
         begin = ends[first - 1] if first else 0
         last = bisect_right(ends, begin + most, first, min(len(ends), first + max(1, most // _RECORD)))
@@ -88,6 +87,16 @@ def pieces(batch: Batch, most: int) -> list[tuple[int, Batch]]:
         found.append((first, _piece(batch, ends, first, last)))
         first = last
     return found
+
+
+def split(batch: Batch, first: int) -> tuple[Batch, Batch]:
+    """The records before `first`, at least one, and those from there on, at least one."""
+    ends = _ends(batch)
+    return _piece(batch, ends, 0, first), _piece(batch, ends, first, len(ends))
+
+
+def _ends(batch: Batch) -> array[int]:
+    return batch.ends or array("Q", accumulate(len(line) + 1 for line in _lines(batch.block)))
 
 
 def _lines(block: bytes) -> list[bytes]:

@@ -163,9 +163,12 @@ class Workers:
             reason = f"the chain process died or did not answer within {self._deadline:g} s, twice"
             return Processed(failures=[Failure(0, "worker", reason, "")], records=1)
         whole = Processed()
-        for start, end in ((0, records // 2), (records // 2, records)):
-            [result] = await self.process([batch.slice(start, end)])
+        half, start = (records + 1) // 2, 0
+        while start < records:
+            size = min(half, records - start)
+            [result] = await self.process([batch.slice(start, start + size)])
             _merge(whole, result, start)
+            start += size if result.rest is None else result.rest
         return whole
 
     async def _try(self, batches: list[Batch]) -> list[Processed]:

@@ -268,6 +268,21 @@ def test_only_the_bad_record_of_a_slice_fails_and_is_named():
     assert result.records == SLICE + 3
 
 
+def test_what_is_behind_a_slice_with_a_bad_record_is_left_for_later():
+    records = [{"level": "a"}] * SLICE + [b"", {"level": 7}] + [{"level": "a"}] * SLICE
+    result = chain("upper", "route").run(batch(*records))
+    assert result.rest == 2 * SLICE
+    assert result.records == len(documents(result)) + 1 == 2 * SLICE - 1
+    assert chain("upper", "route").run(batch(*records[: 2 * SLICE])).rest is None
+
+
+def test_the_same_reason_is_told_to_the_daemon_once_for_all_records():
+    result = chain("upper", "route").run(batch({"level": 7}, {"level": 8}))
+    one, other = result.failures
+    assert one.reason is other.reason
+    assert one.traceback is other.traceback
+
+
 def test_what_a_failed_run_counted_is_thrown_away():
     result = chain("upper", "route").run(batch({"level": "a"}, {"level": 1}, {"level": "b"}))
     assert result.counts == {("redactions", "seen"): 2}

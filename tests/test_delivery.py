@@ -15,7 +15,7 @@ from pipeline.storing import merge
 
 class Echo:
     """A chain: each record is a document; `bad` fails, `two` makes two documents, `drop` none, and nothing is no
-    record.
+    record. What is behind a bad record is left for later.
     """
 
     alive = 1
@@ -31,10 +31,13 @@ class Echo:
         return [self.one(batch) for batch in batches]
 
     def one(self, batch: Batch) -> Processed:
-        result = Processed(counts=Counter({("redactions", "r"): 3}))
-        pairs = []
+        result, pairs = Processed(), []
         for n, (record, id_) in enumerate(zip(batch.records(), batch.document_ids(), strict=True)):
+            if result.failures:
+                result.rest = n
+                break
             result.records += record != b""
+            result.counts["redactions", "r"] += record != b""
             match record:
                 case b"":
                     continue
@@ -322,10 +325,44 @@ async def test_inputs_are_served_in_turn_however_much_waits_of_one():
 async def test_a_large_batch_is_processed_in_pieces_and_told_of_as_a_whole():
     r = rig(run_bytes=512)
     outcome = await r.delivery.deliver(batch(*[b"a", b"bad", b"b"] * 4, refuse=True))
-    assert [len(batches) for batches in r.echo.asked] == [1] * 6
+    asked = [each.block.split() for [each] in r.echo.asked]
+    in_pieces = [[b"a", b"bad"], [b"b", b"a"], [b"bad", b"b"]] * 2
+    assert sorted(asked) == sorted([*in_pieces, [b"b"], [b"b"]])  # each of the last two behind a bad record
     assert [refusal.record for refusal in outcome.refused] == [1, 4, 7, 10]
     assert len(r.outputs["out0"].stored) == 8
     assert r.delivery.in_flight_bytes == 0
+
+
+async def test_a_batch_with_bad_records_lets_others_pass_before_its_rest_is_looked_at():
+    r = rig()
+    r.echo.gate.clear()
+    tasks = [asyncio.create_task(r.delivery.deliver(batch(*[b"bad", b"a"] * 3, refuse=True)))]
+    await until(lambda: r.echo.asked)
+    tasks += [asyncio.create_task(r.delivery.deliver(batch(b"good", identity=str(n)))) for n in range(2)]
+    await until(lambda: r.delivery.in_flight_batches == 3)
+    r.echo.gate.set()
+    outcome, *_ = await asyncio.gather(*tasks)
+    asked = [[each.block.split()[0] for each in batches] for batches in r.echo.asked]
+    assert asked == [[b"bad"], [b"good", b"good"], [b"a"], [b"a"], [b"a"]]
+    assert [refusal.record for refusal in outcome.refused] == [0, 2, 4]
+    assert len(r.outputs["out0"].stored) == 5
+    assert r.delivery.in_flight_bytes == 0
+
+
+async def test_of_batches_that_went_together_those_behind_a_bad_one_have_another_turn():
+    r = rig()
+    given = [batch(*records, ids=[*map(bytes.decode, records)]) for records in ([b"1"], [b"bad", b"2"], [b"3"], [b"4"])]
+    r.echo.gate.clear()
+    tasks = [asyncio.create_task(r.delivery.deliver(batch(b"0")))]
+    await until(lambda: r.echo.asked)
+    tasks += [asyncio.create_task(r.delivery.deliver(each)) for each in given]
+    await until(lambda: r.delivery.in_flight_batches == 5)
+    r.echo.gate.set()
+    await asyncio.gather(*tasks)
+    asked = [[each.block for each in batches] for batches in r.echo.asked]
+    assert asked == [[b"0\n"], [b"1\nbad\n2\n3\n4\n"], [b"2\n"], [b"3\n"], [b"4\n"]]
+    assert {*r.outputs["out0"].stored} == {"x-0", "1", "2", "3", "4"}
+    assert [letter.id for letter in r.dead.letters] == ["bad"]
 
 
 async def test_a_good_batch_does_not_wait_until_its_neighbours_bad_records_are_set_aside():

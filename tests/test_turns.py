@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract import Batch
-from pipeline.turns import Turns, pieces, weight
+from pipeline.turns import Turns, pieces, split, weight
 
 
 @dataclass
@@ -53,19 +53,41 @@ def test_tiny_records_weigh_more_than_their_bytes():
     assert weight(Batch("in", b"x" * 5000 + b"\n", "i")) == 5001
 
 
-@given(st.lists(st.binary(max_size=40), min_size=1, max_size=50), st.integers(1, 3000), st.sampled_from("nepi"))
-def test_pieces_are_the_batch(records, most, kind):
+def batch_of(records: list[bytes], kind: str) -> Batch:
+    """A batch at newlines, with ends, with positions, or with ids."""
     records = [record.replace(b"\n", b"") for record in records]
     if kind == "n":
-        batch = Batch("in", b"\n".join([*records, b""]), "i", base=7)
-    else:
-        ends = array("Q", accumulate(map(len, records)))
-        batch = Batch("in", b"".join(records), "i", base=7, ends=ends)
-        batch.positions = [n * 3 for n in range(len(records))] if kind == "p" else None
-        batch.ids = [f"id{n}" for n in range(len(records))] if kind == "i" else None
+        return Batch("in", b"\n".join([*records, b""]), "i", base=7)
+    ends = array("Q", accumulate(map(len, records)))
+    batch = Batch("in", b"".join(records), "i", base=7, ends=ends)
+    batch.positions = [n * 3 for n in range(len(records))] if kind == "p" else None
+    batch.ids = [f"id{n}" for n in range(len(records))] if kind == "i" else None
+    return batch
+
+
+def assert_same(batch: Batch, parts: list[Batch]) -> None:
+    for each in (Batch.records, Batch.places, Batch.document_ids):
+        assert [value for part in parts for value in each(part)] == list(each(batch))
+
+
+RECORDS = st.lists(st.binary(max_size=40), min_size=1, max_size=50)
+KINDS = st.sampled_from("nepi")
+
+
+@given(RECORDS, st.integers(1, 3000), KINDS)
+def test_pieces_are_the_batch(records, most, kind):
+    batch = batch_of(records, kind)
     found = pieces(batch, most)
     together = [piece for _, piece in found]
-    for each in (Batch.records, Batch.places, Batch.document_ids):
-        assert [value for piece in together for value in each(piece)] == list(each(batch))
+    assert_same(batch, together)
     assert [first for first, _ in found] == [0, *accumulate(len(piece.records()) for piece in together)][:-1]
     assert len(found) == 1 or all(weight(piece) <= most or len(piece.records()) == 1 for piece in together)
+
+
+@given(RECORDS, st.integers(0), KINDS)
+def test_what_is_split_is_the_batch(records, first, kind):
+    batch = batch_of([b"first", *records], kind)
+    first = 1 + first % len(records)
+    head, tail = split(batch, first)
+    assert_same(batch, [head, tail])
+    assert len(head) == first

@@ -11,6 +11,7 @@ from pipeline import registry
 from pipeline.chain import Chain, ChainSpec, StageSpec
 from pipeline.contract import Batch, Event, Unusable
 from pipeline.nursery import Nursery
+from pipeline.part import SLICE
 from pipeline.workers import Inline, Workers
 
 
@@ -100,6 +101,13 @@ async def test_a_record_that_kills_its_worker_is_found_and_only_it_fails(workers
     assert {id_ for part in result.documents for id_, _ in part.pairs()} >= {"x-0", "x-18"}
     assert set(restarts) == {"died"}
     assert workers.alive == 2
+
+
+async def test_no_record_is_left_out_where_others_fail_beside_one_that_kills_its_worker(workers):
+    [result] = await workers.process([batch(b"die", *[b"a"] * SLICE, b"\xff", *[b"a"] * SLICE)])
+    assert [(f.record, f.stage) for f in result.failures] == [(0, "worker"), (SLICE + 1, "decode")]
+    assert len(messages(result)) == 2 * SLICE
+    assert result.rest is None
 
 
 async def test_a_worker_that_hangs_is_killed_and_its_record_found(workers, restarts):
