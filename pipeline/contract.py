@@ -210,6 +210,8 @@ class Input(Protocol):
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Hand batches to `deliver` until `stop` is set; then cease reading, await what is under way and return.
 
+        A listener accepts nobody more at once, and takes for a moment what clients send that can not know of it yet.
+
         Only the deadline of the daemon cancels it. An exception ends the daemon with a message.
         """
         ...

@@ -19,7 +19,7 @@ def site(tmp_path):
 async def test_the_chain_is_exchanged_and_inputs_that_did_not_change_stay_open(site, caplog):
     caplog.set_level(logging.INFO)
     async with at_work(site):
-        running, ports = dict(site.app.running), site.app.inputs["web"].ports
+        running, ports = dict(site.app.running), site.app.inputs["web"].endpoint.ports
         site.log(1)
         assert await site.until_stored(1) == "one"
         await site.changed(tag="two")
@@ -27,7 +27,7 @@ async def test_the_chain_is_exchanged_and_inputs_that_did_not_change_stay_open(s
         site.log(3)
         assert (await site.until_stored(2), await site.until_stored(3)) == ("two", "two")
         assert site.app.running == running
-        assert site.app.inputs["web"].ports == ports
+        assert site.app.inputs["web"].endpoint.ports == ports
     assert "new chain, inputs and outputs go on" in caplog.text
     assert site.told[1].startswith("RELOADING=1\nMONOTONIC_USEC=")
     assert site.told[2:] == ["READY=1\nSTATUS=", "STOPPING=1"]

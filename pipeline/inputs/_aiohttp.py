@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import MutableSet
 from typing import Any
 
 from pipeline.inputs._peers import Peers, address_of
@@ -23,13 +24,17 @@ def web() -> Any:
     return web
 
 
-def server(web: Any, handler: Any, peers: Peers, idle_seconds: float) -> Any:
-    """An aiohttp server that takes the connections that `peers` admits, and leaves inflating bodies to `handler`."""
+def server(web: Any, handler: Any, peers: Peers, coming: MutableSet[asyncio.Protocol], idle_seconds: float) -> Any:
+    """An aiohttp server that takes the connections that `peers` admits, and leaves inflating bodies to `handler`.
+
+    A connection that is made leaves `coming`.
+    """
 
     class Handler(web.RequestHandler):  # type: ignore[misc]
-        __slots__ = ("address",)
+        __slots__ = ("__weakref__", "address")
 
         def connection_made(self, transport: asyncio.Transport) -> None:
+            coming.discard(self)
             address = address_of(transport)
             if peers.admit(address):
                 self.address = address

@@ -13,7 +13,7 @@ from typing import cast
 from pydantic import Field
 
 from pipeline.contract import Context
-from pipeline.inputs._listen import ADDRESS, listen
+from pipeline.inputs._listen import ADDRESS, Endpoint
 from pipeline.inputs._peers import Peers, Room, address_of
 from pipeline.tls import TLS
 
@@ -51,7 +51,7 @@ class Connection(asyncio.Protocol, ABC):
         """When the client last sent something."""
         self.held = 0
         """Bytes that count against the room of the server."""
-        self._reading, self._closing = True, False
+        self._reading, self._closing, self._told = True, False, False
         self._writable = asyncio.Event()
         self._writable.set()
 
@@ -77,6 +77,10 @@ class Connection(asyncio.Protocol, ABC):
     def check(self, now: float) -> None:
         """About once a second: see whether the client takes too long."""
 
+    def leave(self) -> None:
+        """We stop, and close it in a moment. What is not acknowledged the client will send again."""
+        self.end()
+
     # --- called by the event loop ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -84,6 +88,8 @@ class Connection(asyncio.Protocol, ABC):
         self.last = asyncio.get_running_loop().time()
         if self.server.admit(self):
             self.server.spawn(self._run())
+            if self.server.leaving:
+                self.leave()
         else:
             self.ended = True
             self.transport.abort()
@@ -156,6 +162,14 @@ class Connection(asyncio.Protocol, ABC):
             self.transport.write(data)
             await self._writable.wait()
 
+    def write_eof(self) -> bool:
+        """Tell the client that nothing more is sent, and go on reading; False: it knows, or can't be told with TLS."""
+        if self._told or self.eof or self.transport.is_closing() or not self.transport.can_write_eof():
+            return False
+        self._told = True
+        self.transport.write_eof()
+        return True
+
     @property
     def stuck(self) -> bool:
         """Whether the client does not read what it was sent."""
@@ -177,8 +191,7 @@ class Connection(asyncio.Protocol, ABC):
         yet: its last acknowledgement. So what still comes is read and discarded for a moment.
         """
         self._closing = True
-        if self.transport.can_write_eof() and not self.eof and not self.transport.is_closing():
-            self.transport.write_eof()
+        if self.write_eof():
             self.reading(on=True)
         else:
             self.transport.close()
@@ -194,17 +207,15 @@ class Server:
 
     def __init__(self, options: Listener, context: Context) -> None:
         self.options, self.context = options, context
-        self.ports: list[int] = []
-        """Where it listens, once it does."""
-        self.sockets: list[socket.socket] = []
-        """See `contract.Input`."""
-        self.listening = asyncio.Event()
+        self.endpoint = Endpoint(context.name, options)
         self.connections: set[Connection] = set()
         self.peers = Peers(options, context)
         self.waiting: set[Connection] = set()
         """Connections that do not read because the room is full."""
         self.busy = 0
         """How many deliveries are under way: as long as there are some, there will be room."""
+        self.leaving = False
+        """Nobody else is accepted."""
         self._held = 0
         self._stopping = False
 
@@ -217,17 +228,17 @@ class Server:
         """Serve until `stop`, then finish what is under way. Raises what serving a connection raised."""
         try:
             async with asyncio.TaskGroup() as self._group:
-                servers = await listen(self.context.name, self.options, connect, self.sockets)
-                self.sockets[:] = [sock for each in servers for sock in each.sockets]
-                self.ports = [each.getsockname()[1] for each in self.sockets]
-                self.listening.set()
+                await self.endpoint.open(connect)
                 watch = self.spawn(self._watch())
                 try:
                     await stop.wait()
+                    self.leaving = True
+                    for connection in self.connections:
+                        connection.leave()
+                    await self.endpoint.leave(lambda: self.connections)
                 finally:
                     self._stopping = True
-                    for each in servers:
-                        each.close()
+                    self.endpoint.close()
                     watch.cancel()
                     for connection in self.connections:
                         connection.end()
@@ -247,6 +258,7 @@ class Server:
 
     def admit(self, connection: Connection) -> bool:
         """Take on a connection; False: there are too many, or we stop."""
+        self.endpoint.coming.discard(connection)
         if self._stopping:
             return False
         if not self.peers.admit(connection.address):

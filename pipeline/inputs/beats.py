@@ -55,7 +55,7 @@ class Beats:
     def __init__(self, options: Options, context: Context) -> None:
         self._options, self._context = options, context
         self.server = Server(options, context)
-        self.listening, self.sockets = self.server.listening, self.server.sockets
+        self.listening, self.sockets = self.server.endpoint.listening, self.server.endpoint.sockets
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""

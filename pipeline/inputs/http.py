@@ -12,7 +12,7 @@
 | 401 | a user, token, API key or client certificate is wanted |
 | 413, 415 | the body is too large or has too many records, or is of a kind that is not taken |
 | 429 | there is no room now, nor in the disk buffer: send it again after `Retry-After` seconds |
-| 503 | the daemon stops: send it again, to another one or after `Retry-After` seconds |
+| 503 | the daemon has been stopping for half a second: send it again, to another one or after `Retry-After` seconds |
 
 A client that sends a request again, because the answer was lost, makes no second documents where it names the request
 (`Idempotency-Key`), gives ids (bulk requests, `@metadata._id`) or its records carry a time; see `identity`.
@@ -25,7 +25,6 @@ import asyncio
 import logging
 import os
 import re
-import socket
 import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Literal
@@ -41,7 +40,7 @@ from pipeline.inputs._bodies import Body, BodyError, TooMany
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
 from pipeline.inputs._intake import Intake
-from pipeline.inputs._listen import ADDRESS, listen
+from pipeline.inputs._listen import ADDRESS, Endpoint
 from pipeline.inputs._peers import Peers, Room
 from pipeline.tls import TLS
 
@@ -92,36 +91,30 @@ class Http:
         self._identity = f"http-{uuid4().hex[:16]}"
         told = options.compatible is None and options.buffer == "memory"
         self._refuse = options.malformed == "refuse" and told
-        self._stopping = False
+        self._leaving = self._stopping = False
         self._peers = Peers(options, context)
         self._intake = Intake(options, self._peers)
-        self.listening = asyncio.Event()
-        self.ports: list[int] = []
-        """Where it listens, once it does."""
-        self.sockets: list[socket.socket] = []
-        """See `contract.Input`."""
+        self.endpoint = Endpoint(context.name, options)
+        self.listening, self.sockets = self.endpoint.listening, self.endpoint.sockets
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """Serve until told to stop; then answer what is under way and return."""
         web = await asyncio.to_thread(_aiohttp.web)
         self._deliver, self._web = deliver, web
-        server = _aiohttp.server(web, self._handle, self._peers, self._options.idle_seconds)
+        server = _aiohttp.server(web, self._handle, self._peers, self.endpoint.coming, self._options.idle_seconds)
         runner = web.ServerRunner(server, shutdown_timeout=20.0)
         await runner.setup()
-        servers: list[asyncio.Server] = []
         try:
-            servers = await listen(self._context.name, self._options, server, self.sockets)
-            self.sockets = [sock for each in servers for sock in each.sockets]
-            self.ports = [each.getsockname()[1] for each in self.sockets]
-            self.listening.set()
+            await self.endpoint.open(server)
             await stop.wait()
+            self._leaving = True
+            await self.endpoint.leave(lambda: server.connections)
             self._stopping = True
         except asyncio.CancelledError:
             await server.shutdown(0.1)  # the deadline: else it would wait 40 seconds for what is under way
             raise
         finally:
-            for each in servers:
-                each.close()
+            self.endpoint.close()
             await runner.cleanup()
 
     # --- one request ---
@@ -138,6 +131,8 @@ class Http:
             response.headers["Retry-After"] = str(max(1, round(full.retry_after)))
         finally:
             self._intake.release(request)
+        if self._leaving:
+            response.force_close()  # who sends many requests over a connection learns that we stop
         response.headers["x-correlation-id"] = correlation
         # Clients of Elasticsearch refuse to talk to a server without it.
         response.headers["X-Elastic-Product"] = "Elasticsearch"

@@ -6,10 +6,11 @@
       safe: {type: tcp, listen: ":6514", decode: syslog, tls: {certificate: server.crt, key: server.key}}
 
 The protocol knows no acknowledgement: what the client has sent and we have not stored is lost when the daemon is
-killed, as with every syslog server. When delivery is slow, nothing more is read, and the clients wait; with
-`buffer: disk` that is only so when the buffer is full, and what is in it outlives the daemon. The last line of a
-connection counts also without a newline. `peer_share` bounds the connections of an address, and the bytes of messages
-that are not complete; what is complete is taken from all connections in turn.
+killed, as with every syslog server. When it stops, or is changed by a reload, it ends its side of the connection, and
+takes for half a second what the client sends that can't know of it yet. When delivery is slow, nothing more is read,
+and the clients wait; with `buffer: disk` that is only so when the buffer is full, and what is in it outlives the
+daemon. The last line of a connection counts also without a newline. `peer_share` bounds the connections of an address,
+and the bytes of messages that are not complete; what is complete is taken from all connections in turn.
 
 With `multiline` the lines of a connection become records; one that reaches a limit is counted (`records_cut`), and its
 rest is another record. Empty lines are left out of records, too.
@@ -67,7 +68,7 @@ class Tcp:
         self._options, self._context = options, context
         self._rules = options.multiline.rules() if options.multiline else None
         self.server = Server(options, context)
-        self.listening, self.sockets = self.server.listening, self.server.sockets
+        self.listening, self.sockets = self.server.endpoint.listening, self.server.endpoint.sockets
 
     async def run(self, deliver: Deliver, stop: asyncio.Event) -> None:
         """See `contract.Input`."""
@@ -105,6 +106,10 @@ class _Client(Connection):
         """What there is of a message is given, and counts as under way then."""
         self._end()
         self.hold(0)
+
+    def leave(self) -> None:
+        """Have the client know that we stop, and take what it has sent by then: it will not send that again."""
+        self.write_eof()
 
     def check(self, now: float) -> None:
         multiline = self._options.multiline

@@ -51,6 +51,9 @@ class Source(Protocol):
     outlives: bool
     """A delivery that fails is only answered with an error: clients decide, and the input goes on."""
 
+    late: float
+    """Seconds after the stop in which it may still read: its clients can't know of it, and would not send again."""
+
     def __init__(self, folder: Path) -> None: ...
 
     def make(self, context: Context) -> Input:
@@ -73,7 +76,7 @@ class Source(Protocol):
 class FileSource:
     """A log file that grows."""
 
-    replays, outlives = True, False
+    replays, outlives, late = True, False, 0.05
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "app.log"
@@ -99,7 +102,7 @@ class FileSource:
 class StdinSource:
     """A pipe: it has no acknowledgement, and what was read can't be read again."""
 
-    replays, outlives = False, False
+    replays, outlives, late = False, False, 0.05
 
     def __init__(self, folder: Path) -> None:
         self.reading, self.writing = os.pipe()
@@ -121,7 +124,7 @@ class StdinSource:
 class Client:
     """Sends lot after lot over one connection, each again and again until it is acknowledged."""
 
-    replays, outlives = True, False
+    replays, outlives, late = True, False, 0.05
     together = 5
 
     def __init__(self, folder: Path) -> None:
@@ -133,7 +136,7 @@ class Client:
 
     @property
     def ports(self) -> list[int]:
-        ports: list[int] = self.input.server.ports
+        ports: list[int] = self.input.server.endpoint.ports
         return ports
 
     async def send(self, lines: list[bytes]) -> None:
@@ -199,7 +202,7 @@ class HttpSource(Client):
 
     @property
     def ports(self) -> list[int]:
-        ports: list[int] = self.input.ports
+        ports: list[int] = self.input.endpoint.ports
         return ports
 
     def packed(self, number: int, lot: list[bytes]) -> bytes:
@@ -233,7 +236,7 @@ class BeatsSource(Client):
 class TcpSource(Client):
     """Lines over one connection: nothing is acknowledged, and nothing comes again."""
 
-    replays = False
+    replays, late = False, 0.6
 
     def make(self, context: Context) -> Input:
         self._disconnect()
@@ -252,6 +255,8 @@ class TcpSource(Client):
 
 class UdpSource(TcpSource):
     """Datagrams."""
+
+    late = 0.05
 
     def make(self, context: Context) -> Input:
         self.input = Udp(Udp.Options(listen=ANY_PORT), context)
@@ -278,7 +283,7 @@ class UdpSource(TcpSource):
 class KafkaSource:
     """A partition of a topic, and what the group has committed of it; both outlive the input."""
 
-    replays, outlives = True, False
+    replays, outlives, late = True, False, 0.05
     partition = TopicPartition("logs", 0)
 
     def __init__(self, folder: Path) -> None:

@@ -64,8 +64,8 @@ class Bench:
 
     async def kill(self) -> None:
         # Where asyncio is cancelled while it opens a port, it leaves it open.
-        listener = getattr(self.part, "server", self.part)
-        await self.until(lambda: self.task.done() or getattr(listener, "ports", None) != [])
+        listening = getattr(self.part, "listening", None)
+        await self.until(lambda: self.task.done() or listening is None or listening.is_set())
         self.task.cancel()
         async with asyncio.timeout(30):  # it waits for nothing any longer
             await asyncio.gather(self.task, return_exceptions=True)
@@ -129,7 +129,7 @@ async def test_told_to_stop_it_reads_no_more_but_waits_for_what_is_under_way(ben
     first = await bench.send(0, 5)
     await bench.until(lambda: bench.engine.waiting > 0)
     bench.stop.set()
-    await asyncio.sleep(0.05)
+    await asyncio.sleep(bench.source.late)
     assert not bench.task.done()
     await bench.send(5, 10)
     bench.engine.gate.set()

@@ -20,7 +20,7 @@ async def answered(request):
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01" + b"x" * 5000, b"GET / HTTP/9.9\r\n\r\n", b"GET /" + b"a" * 20_000])
 async def test_what_is_no_http_stays_no_longer_than_its_connection(sent):
-    server = _aiohttp.server(_aiohttp.web(), answered, PEERS, 9)
+    server = _aiohttp.server(_aiohttp.web(), answered, PEERS, set(), 9)
     listening = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
     gc.collect()
     gc.disable()

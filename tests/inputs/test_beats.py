@@ -2,10 +2,8 @@
 
 import asyncio
 import json
-import shutil
 import ssl
 import struct
-import subprocess
 import zlib
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
@@ -91,9 +89,9 @@ class Running:
         self.clients = []
 
     async def connect(self, **settings):
-        while not self.input.server.ports:
+        while not self.input.server.endpoint.ports:
             await asyncio.sleep(0)
-        client = Client(*await asyncio.open_connection("127.0.0.1", self.input.server.ports[0], **settings))
+        client = Client(*await asyncio.open_connection("127.0.0.1", self.input.server.endpoint.ports[0], **settings))
         self.clients.append(client)
         return client
 
@@ -423,7 +421,7 @@ async def test_cancelling_leaves_nothing_behind():
 async def test_an_address_in_use_is_told():
     async with running() as run:
         await run.connect()
-        other = Running({"listen": f"127.0.0.1:{run.input.server.ports[0]}"})
+        other = Running({"listen": f"127.0.0.1:{run.input.server.endpoint.ports[0]}"})
         with pytest.raises(Unusable, match=r"can't listen on 127.0.0.1:.*in use"):
             await other.task
 
@@ -431,18 +429,7 @@ async def test_an_address_in_use_is_told():
 async def test_working_off_what_is_there_ends_at_once():
     run = Running({}, once=True)
     await run.task
-    assert run.input.server.ports == []
-
-
-@pytest.fixture
-def certified(tmp_path):
-    """The files of a key and its certificate."""
-    if not shutil.which("openssl"):
-        pytest.skip("the openssl command makes the certificate")
-    key, certificate = tmp_path / "key", tmp_path / "crt"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout {key} -out {certificate}"
-    subprocess.run(command.split(), check=True, capture_output=True)
-    return key, certificate
+    assert run.input.server.endpoint.ports == []
 
 
 async def test_over_tls(certified):

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from pipeline.contract import Batch, Context, Full, Outcome, Refusal, Unusable
-from pipeline.inputs import _bodies
+from pipeline.inputs import _bodies, _listen
 from pipeline.inputs.http import Http
 
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
@@ -52,9 +52,9 @@ class Server:
 
     async def __aenter__(self):
         self.task = asyncio.create_task(self.input.run(self.deliver, self.stop))
-        while not self.input.ports and not self.task.done():
+        while not self.input.endpoint.ports and not self.task.done():
             await asyncio.sleep(0.001)
-        self.url = f"http://127.0.0.1:{self.input.ports[0]}"
+        self.url = f"http://127.0.0.1:{self.input.endpoint.ports[0]}"
         self.client = aiohttp.ClientSession()
         return self
 
@@ -185,7 +185,7 @@ async def test_a_body_that_is_too_large_is_refused_with_and_without_a_length():
 
 async def test_a_client_that_sends_its_body_too_slowly_is_told_off():
     async with Server(body_seconds=0.05) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\nContent-Type: text/plain\r\n\r\nab")
         assert b" 408 " in await reader.readline()
         writer.close()
@@ -194,7 +194,7 @@ async def test_a_client_that_sends_its_body_too_slowly_is_told_off():
 
 async def test_a_connection_without_a_request_is_closed():
     async with Server(idle_seconds=0.05) as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         writer.write(b"POST / HT")
         async with asyncio.timeout(60):
             assert not await reader.read()
@@ -206,7 +206,7 @@ async def test_a_connection_without_a_request_is_closed():
 @pytest.mark.parametrize(("size", "answer"), [(2, b"HTTP/1.1 100 Continue"), (1 << 40, b"HTTP/1.1 413 ")])
 async def test_a_client_that_asks_before_it_sends_is_told_at_once(size, answer):
     async with Server() as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {size}\r\n"
         writer.write(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert (await reader.readline()).startswith(answer)
@@ -222,7 +222,7 @@ async def test_a_client_that_asks_before_it_sends_is_told_at_once(size, answer):
 )
 async def test_what_is_no_request_is_answered_and_leaves_no_traceback(head, caplog):
     async with Server() as server:
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         writer.write(head)
         assert (await reader.readline()).split()[1] == b"400"
         writer.close()
@@ -232,7 +232,7 @@ async def test_what_is_no_request_is_answered_and_leaves_no_traceback(head, capl
 @pytest.mark.parametrize("body", [b"2\r\n{", b"zz\r\n"])
 async def test_a_client_that_breaks_off_its_body_leaves_no_traceback(body, caplog):
     async with Server() as server:
-        _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        _, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n")
         while not server.input._intake.held:
             await asyncio.sleep(0.001)
@@ -255,7 +255,7 @@ async def test_an_error_of_ours_is_logged(monkeypatch, caplog):
 async def test_more_connections_than_allowed_are_closed_at_once():
     async with Server(connections=1) as server:
         assert (await server.post(b"{}"))[0] == 200  # the session keeps its connection
-        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         async with asyncio.timeout(60):
             assert not await reader.read()
         writer.close()
@@ -330,7 +330,7 @@ async def test_large_bodies_are_worked_on_beside_the_event_loop():
 async def test_bodies_of_clients_that_are_gone_are_not_inflated(monkeypatch):
     monkeypatch.setattr(_bodies, "inflate", None)
     async with Server() as server, server.input._intake._inflating, server.input._intake._inflating:
-        _, writer = await asyncio.open_connection("127.0.0.1", server.input.ports[0])
+        _, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"
         writer.write(head)
         while not server.input._intake.held:
@@ -357,6 +357,32 @@ async def test_while_stopping_requests_under_way_end_well_and_new_ones_get_503()
         await asyncio.sleep(0.01)
         server.deliver.gate.set()
         assert (await task)[0] == 200
+
+
+async def test_a_request_of_a_client_that_does_not_know_of_the_stop_is_answered_and_its_connection_closed():
+    async with Server() as server:
+        await server.post(b"{}")
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
+        server.stop.set()
+        await asyncio.sleep(0.03)
+        status, _, headers = await server.post(b"{}")
+        assert (status, headers["Connection"]) == (200, "close")
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{}")
+        assert b"200 OK" in await reader.read()
+        writer.close()
+        await server.task
+        assert len(server.deliver.batches) == 3
+
+
+async def test_connections_without_a_request_are_closed_a_moment_after_the_stop(monkeypatch):
+    monkeypatch.setattr(_listen, "_GRACE", 0.05)
+    async with Server() as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.input.endpoint.ports[0])
+        await server.post(b"{}")
+        server.stop.set()
+        await server.task
+        assert await reader.read() == b""
+        writer.close()
 
 
 BASIC = base64.b64encode(b"ana:word").decode()

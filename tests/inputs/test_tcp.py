@@ -4,6 +4,7 @@ import asyncio
 import logging
 import logging.handlers
 import socket
+import ssl
 from contextlib import asynccontextmanager, suppress
 from typing import Any, cast
 
@@ -11,7 +12,7 @@ import pytest
 import uvloop
 
 from pipeline.contract import Context
-from pipeline.inputs import _gather, _server
+from pipeline.inputs import _gather, _listen, _server
 from pipeline.inputs.tcp import Tcp
 from tests.inputs.deliveries import Deliveries, until
 
@@ -29,8 +30,8 @@ class Running:
         self.task = asyncio.create_task(self.input.run(self.delivery, self.stop))
 
     async def connect(self):
-        await until(lambda: self.input.server.ports)
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.input.server.ports[0])
+        await until(lambda: self.input.server.endpoint.ports)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.input.server.endpoint.ports[0])
         self.clients.append(writer)
         return reader, writer
 
@@ -175,6 +176,47 @@ async def test_stopping_stores_what_was_read():
         assert run.delivery.records == [b"one", b"two"]
 
 
+async def test_what_clients_send_that_do_not_know_of_the_stop_is_stored():
+    async with running() as run:
+        reader, writer = await run.connect()
+        await until(lambda: run.input.server.connections)
+        run.stop.set()
+        assert await reader.read() == b""
+        assert not run.task.done()
+        writer.write(b"one\ntwo")
+        writer.write_eof()
+        await run.task
+        assert run.delivery.records == [b"one", b"two"]
+
+
+async def test_a_client_that_heeds_no_stop_is_closed_after_a_moment(monkeypatch):
+    monkeypatch.setattr(_listen, "_GRACE", 0.05)
+    async with running() as run:
+        _, writer = await run.connect()
+        writer.write(b"one\n")
+        await until(lambda: run.input.server.connections)
+        run.stop.set()
+        await run.task
+        assert run.delivery.records == [b"one"]
+
+
+async def test_a_handshake_that_is_under_way_at_the_stop_is_awaited(certified, monkeypatch):
+    monkeypatch.setattr(_listen, "_GRACE", 30)
+    key, certificate = certified
+    trusting = ssl.create_default_context(cafile=certificate)
+    trusting.check_hostname = False
+    async with running(tls={"certificate": certificate, "key": key}) as run:
+        _, writer = await run.connect()
+        await until(lambda: run.input.server.endpoint.coming)
+        run.stop.set()
+        await asyncio.sleep(0.03)
+        await writer.start_tls(trusting)
+        writer.write(b"one\n")
+        writer.close()
+        await run.task
+        assert run.delivery.records == [b"one"]
+
+
 async def test_a_silent_client_is_closed_only_where_that_is_asked_for():
     async with running(idle=0.03) as run:
         reader, _ = await run.connect()
@@ -214,13 +256,13 @@ async def test_an_error_of_delivery_ends_the_input():
 async def test_working_off_what_is_there_ends_at_once():
     run = Running({}, once=True)
     await run.task
-    assert run.input.server.ports == []
+    assert run.input.server.endpoint.ports == []
 
 
 async def test_pythons_syslog_handler_over_tcp_is_understood():
     async with running() as run:
-        await until(lambda: run.input.server.ports)
-        address = "127.0.0.1", run.input.server.ports[0]
+        await until(lambda: run.input.server.endpoint.ports)
+        address = "127.0.0.1", run.input.server.endpoint.ports[0]
 
         def emit():
             handler = logging.handlers.SysLogHandler(address, socktype=socket.SOCK_STREAM)
@@ -241,6 +283,7 @@ async def test_pythons_syslog_handler_over_tcp_is_understood():
         test_unfinished_messages_that_fill_the_room_are_given_as_they_are,
         test_a_message_that_is_too_long_comes_in_pieces,
         test_stopping_stores_what_was_read,
+        test_what_clients_send_that_do_not_know_of_the_stop_is_stored,
         test_a_silent_client_is_closed_only_where_that_is_asked_for,
         test_equal_records_of_a_connection_are_different_and_those_of_another_one_are_the_same_again,
         test_records_without_a_time_have_ids_of_their_own,
