@@ -4,13 +4,15 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import time
-from typing import Any
+from typing import Any, TypeVar
 
 from pipeline.contract import Positions
 from pipeline.inputs._scan import Key
 from pipeline.inputs._text import Compressed, Plain
 from pipeline.inputs.tail import START, Look, Mark, Place, Text, Verdict, compare
 from pipeline.window import Window
+
+K = TypeVar("K")
 
 _DAY = 86_400
 _STARTED = "started"
@@ -144,7 +146,7 @@ class Memory:
 
     def take(self, log: Log, source: Source) -> None:
         """Note which file a log stands in now."""
-        self._in[log.key].remove(log)
+        _drop(self._in, log.key, log)
         log.path, log.key = source.path, source.key
         self._in.setdefault(log.key, []).append(log)
         if log.kept.offset:
@@ -205,12 +207,16 @@ class Memory:
 
     def _forget(self, log: Log) -> None:
         del self.logs[log.identity]
-        places: list[tuple[dict[Any, list[Log]], Any]] = [(self._alike, log.base), (self._in, log.key)]
-        for index, key in places:
-            index[key].remove(log)
-            if not index[key]:
-                del index[key]
+        _drop(self._alike, log.base, log)
+        _drop(self._in, log.key, log)
         self._positions.remove(log.identity)
+
+
+def _drop(index: dict[K, list[Log]], key: K, log: Log) -> None:
+    """Take a log out of an index, and with the last one its list."""
+    index[key].remove(log)
+    if not index[key]:
+        del index[key]
 
 
 def printable(path: str) -> str:
