@@ -17,8 +17,6 @@ from pipeline.contract import Batch, Unusable
 from pipeline.fields import getter
 from pipeline.settings import Expectation
 
-_ENVIRONMENT = (Unusable, OSError)
-
 
 @dataclass(slots=True)
 class Report:
@@ -39,7 +37,7 @@ class Report:
 
 
 def check(path: Path, *, connect: bool = False) -> Report:
-    """Check a configuration file. Never raises for what is wrong in it or with what it names."""
+    """Check a file and what it names; raises `Unusable` where it can't be read, never for what is wrong in it."""
     report = Report(str(path))
     try:
         config = load(path)
@@ -92,8 +90,10 @@ def _chain(config: Config, report: Report, *, connect: bool) -> Chain | None:
     except Exception:  # noqa: BLE001 - the loop below finds which stage it was
         for name, error in _unbuildable(config):
             message = _message(config, name, error)
-            known = isinstance(error, _ENVIRONMENT) and not connect
-            (report.warnings if known else report.problems).append(f"warning: {message}" if known else message)
+            if FileNotFoundError in {type(error), type(error.__cause__)} and not connect:
+                report.warnings.append(f"warning: {message}\n  The daemon does not start without it.")
+            else:
+                report.problems.append(message)
         return None
 
 

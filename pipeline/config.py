@@ -97,13 +97,15 @@ class Config:
 
 
 def load(path: Path, environment: Mapping[str, str] = os.environ) -> Config:
-    """Read and check a configuration file; raises `ConfigError` with all that is wrong in it."""
+    """Read and check a configuration file; raises `ConfigError` with all that is wrong in it, and plain `Unusable`
+    where it can't be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        problem = Problem(Mark(0, 0), f"can't read it: {reason}; -c FILE says which file is read")
-        raise ConfigError(path, "", [problem]) from error
+    except OSError as error:
+        raise Unusable(f"{path}: can't read it: {error.strerror}; -c FILE says which file is read") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, "", [Problem(Mark(0, 0), f"can't read it: {error}")]) from error
     return _Reader(path, text, parse(text, environment)).config()
 
 

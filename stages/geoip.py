@@ -180,8 +180,8 @@ class _Database:
         try:
             self._version = _version(path)
             self._reader = _open(path)
-        except FileNotFoundError:
-            raise Unusable(f"there is no GeoIP database {path}: put one there, or correct the stage's path") from None
+        except FileNotFoundError as error:
+            raise Unusable(f"there is no GeoIP database {path}: put one there, or correct the stage's path") from error
         except (OSError, maxminddb.InvalidDatabaseError) as error:
             raise Unusable(
                 f"the GeoIP database {path} can't be read: {error}; replace it with an intact one"

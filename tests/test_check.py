@@ -18,7 +18,9 @@ class Part:
     def __init__(self, options):
         self.o = options
         if options.error:
-            raise {"Unusable": Unusable, "OSError": OSError, "ValueError": ValueError}[options.error]("no database")
+            errors = {"Unusable": Unusable, "OSError": OSError, "ValueError": ValueError, "Missing": FileNotFoundError}
+            cause = FileNotFoundError() if options.error == "MissingUnusable" else None
+            raise errors[options.error.removeprefix("Missing") or "Missing"]("no database") from cause
     def decode(self, records):
         import orjson
         values = [orjson.loads(record) for record in records]
@@ -72,24 +74,26 @@ def test_mistakes_in_the_file_are_all_shown(checked):
     assert ":4:1: unknown key 'worker'; did you mean 'workers'?" in str(report)
 
 
-@pytest.mark.parametrize("error", ["Unusable", "OSError"])
+@pytest.mark.parametrize("error", ["Missing", "MissingUnusable"])
 def test_a_missing_file_is_a_warning_since_it_may_be_there_where_the_daemon_runs(checked, error):
     report = checked(f"stages: [route: {{error: {error}}}]\ntests: [{{name: a, input: x, expect: {{}}}}]")
     assert report.problems == []
     first, second = report.warnings
     assert first.startswith("warning: ")
     assert ":4:10: route: no database\n" in first
+    assert first.endswith("\n  The daemon does not start without it.")
     assert second == "tests: not run, because not every stage can be built here"
 
 
 def test_a_missing_file_is_a_problem_where_connecting_was_asked_for(checked):
-    report = checked("stages: [route: {error: Unusable}]", connect=True)
+    report = checked("stages: [route: {error: Missing}]", connect=True)
     assert len(report.problems) == 1
     assert str(report).endswith(": 1 problem")
 
 
-def test_a_stage_that_can_never_be_built_is_a_problem(checked):
-    (problem,) = checked("stages: [route: {error: ValueError}]").problems
+@pytest.mark.parametrize("error", ["Unusable", "OSError", "ValueError"])
+def test_a_stage_that_can_not_be_built_though_its_files_are_here_is_a_problem(checked, error):
+    (problem,) = checked(f"stages: [route: {{error: {error}}}]").problems
     assert "route: no database" in problem
 
 

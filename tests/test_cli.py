@@ -97,6 +97,12 @@ def test_check_of_a_file_with_mistakes(aiologs, wrong):
     assert "unknown key 'inptus'; did you mean 'inputs'" in out
 
 
+def test_check_of_a_file_that_is_not_there_could_not_run(aiologs, config):
+    code, out, err = aiologs("check", "-c", config.with_name("other.yaml"))
+    assert (code, out) == (2, "")
+    assert "No such file or directory; -c FILE says which file is read" in err
+
+
 def test_check_for_programs(aiologs, config, wrong):
     code, out, _ = aiologs("check", "-c", config, "--json")
     assert code == 0

@@ -310,12 +310,6 @@ def test_a_mistake_in_the_syntax_is_shown_in_the_same_form(file):
     assert said.startswith("no valid YAML: ")
 
 
-def test_a_file_that_is_not_there(file):
-    with pytest.raises(ConfigError) as caught:
-        load(file)
-    assert str(caught.value) == f"{file}: can't read it: No such file or directory; -c FILE says which file is read"
-
-
 LISTENERS = """
 admin: {}
 inputs:
@@ -344,6 +338,13 @@ def test_two_that_listen_on_one_port_are_told(file, admin, a, type_, b, line, wh
 )
 def test_two_may_listen_on_one_port_of_different_addresses_or_kinds_and_on_any(file, a, type_, b):
     assert len(loaded(file, LISTENERS.format("null", a, type_, b)).inputs) == 2
+
+
+def test_a_file_that_can_not_be_read_is_no_mistake_in_it(file):
+    for path in (file.with_name("missing"), file.parent):
+        with pytest.raises(Unusable, match=f"^{path}: can't read it: .*; -c FILE says which file is read") as caught:
+            load(path)
+        assert not isinstance(caught.value, ConfigError)
 
 
 def test_a_file_that_is_no_text(file):
