@@ -6,6 +6,8 @@ from functools import partial
 import pytest
 from hypothesis import HealthCheck, settings
 
+from pipeline.dead import DeadLetters
+
 # The machine may be busy or slow: a test fails by what it finds, never by the clock.
 settings.register_profile("aiologs", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("aiologs")
@@ -24,6 +26,15 @@ def _outer_event_loop():
 def told(record_property):
     """Tells what a test has measured when all have run, also out of another process of xdist's: `told("0 lost")`."""
     return partial(record_property, "told")
+
+
+@pytest.fixture
+async def dead(tmp_path):
+    """Dead letters, none yet."""
+    dead = DeadLetters(tmp_path)
+    await dead.start()
+    yield dead
+    await dead.stop()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -3,16 +3,7 @@ from dataclasses import replace
 import pytest
 
 from pipeline.causes import Filters
-from pipeline.dead import DeadLetters
 from tests.test_dead import LETTER, REFUSED, letters
-
-
-@pytest.fixture
-async def dead(tmp_path):
-    dead = DeadLetters(tmp_path)
-    await dead.start()
-    yield dead
-    await dead.stop()
 
 
 @pytest.mark.parametrize(

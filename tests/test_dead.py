@@ -35,14 +35,6 @@ def letters(count: int, **more) -> list[Letter]:
     return [replace(LETTER, id=f"n-{n}", place=n, time=1000.0 + n, **more) for n in range(count)]
 
 
-@pytest.fixture
-async def dead(tmp_path):
-    dead = DeadLetters(tmp_path)
-    await dead.start()
-    yield dead
-    await dead.stop()
-
-
 async def test_a_letter_comes_back_as_it_was_put(dead):
     await dead.put([LETTER, REFUSED])
     assert await dead.list() == [replace(LETTER, number=1), replace(REFUSED, number=2)]
