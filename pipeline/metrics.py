@@ -78,6 +78,7 @@ METRICS = (
     _counter("records_cut", "Records of several lines that ended at a limit.", "input"),
     _counter("buffer_damaged", "Batches in a disk buffer that were damaged and are kept aside.", "input"),
     _counter("connection_errors", "Connections that were ended or not taken.", "input", "reason"),
+    _counter("peers_held_back", "Times that an address had to wait, with as many bytes as one may have.", "input"),
     _counter("http_errors", "HTTP requests answered with an error.", "input", "status"),
     _counter("bulk_requests", "Bulk requests answered.", "output", "status"),
     _counter("bulk_retries", "Bulk requests or items sent again.", "output", "reason"),

@@ -106,6 +106,7 @@ class Intake:
         if self._limits.in_flight < self.held != own:
             raise Full(1.0)
         if self._peers.full(address, own):
+            self._peers.hold_back(address)
             raise PeerFull(address)
 
 

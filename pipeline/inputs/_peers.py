@@ -81,13 +81,15 @@ class Peers:
         """Whether an address holds as many bytes as it may; `own` of them alone may be more, since one request or
         window may.
         """
-        if not self._most_bytes <= self._bytes[address] != own:
-            return False
+        return self._most_bytes <= self._bytes[address] != own
+
+    def hold_back(self, address: str) -> None:
+        """An address has to wait since it is full: an operator should know."""
+        self._context.count("peers_held_back", 1, {"input": self._context.name})
         log.warning(
             "input %s: %s has %d bytes in flight, and one address may have %d (see peer_share): it has to wait",
             self._context.name, address, self._bytes[address], self._most_bytes,
         )  # fmt: skip
-        return True
 
 
 def _add(counter: Counter[str], address: str, change: int) -> None:

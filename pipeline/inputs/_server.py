@@ -285,7 +285,10 @@ class Server:
         address = connection.address
         while self.peers.full(address, connection.held) and not self.busy:
             max((each for each in self.connections if each.address == address), key=lambda each: each.held).give_up()
-        return not (self.full or self.peers.full(address, connection.held))
+        if self.peers.full(address, connection.held):
+            self.peers.hold_back(address)
+            return False
+        return not self.full
 
     def hold(self, change: int) -> None:
         """Account for bytes read (positive) or stored (negative); then those that wait have their turn."""

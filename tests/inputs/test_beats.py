@@ -363,6 +363,7 @@ async def test_full_room_pauses_reading_until_something_is_stored():
         await until(lambda: run.input.server.waiting)
         await asyncio.sleep(0.02)
         assert len(run.delivery.batches) == 1
+        assert ("peers_held_back", None) in run.metrics.counts
         run.delivery.gate.set()
         assert await one.acknowledged() == await two.acknowledged() == (2, 1)
 

@@ -294,6 +294,7 @@ async def test_an_address_leaves_room_for_others():
         status, body, answered = await server.post(b'{"a":1}')
         assert (status, answered["Retry-After"]) == (429, "1")
         assert "127.0.0.1 has as many bytes in flight as one address may" in body["error"]
+        assert ("peers_held_back", 1, {"input": "web"}) in server.counts
         server.deliver.gate.set()
         assert (await task)[0] == 200
         assert (await server.post(b'{"a":1}'))[0] == 200

@@ -35,11 +35,13 @@ def test_all_addresses_together_have_no_more_connections_than_there_may_be(peers
     assert counts == [("connection_errors", 1, {"input": "ship", "reason": "too_many"})]
 
 
-def test_an_address_is_full_when_it_holds_its_share_of_bytes(peers, caplog):
+def test_an_address_is_full_when_it_holds_its_share_of_bytes(peers, counts, caplog):
     peers.hold("a", 400)
     assert not peers.full("a", 0)
     peers.hold("a", 100)
     assert peers.full("a", 100)
+    peers.hold_back("a")
+    assert counts == [("peers_held_back", 1, {"input": "ship"})]
     assert "a has 500 bytes in flight, and one address may have 500 (see peer_share)" in caplog.text
     assert not peers.full("b", 0)
     peers.hold("a", -1)
