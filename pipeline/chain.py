@@ -2,8 +2,9 @@
 
 A batch is worked on in slices, so that its events stay in the processor's cache (decoding a megabyte at once costs
 three times as much a record). A slice that raises is run again record by record from the
-original bytes; exactly the bad records end as failures, and what the first run counted is thrown away. That takes some
-milliseconds a slice, so a batch ends there: its `rest` is to be given again, when others have had their turn.
+original bytes; exactly the bad records end as failures, and what the first run counted is thrown away. That takes
+milliseconds, so a batch ends there: its `rest` is to be given again, when others have had their turn, and slices of
+that input are small until its records are good again.
 
 Where the stages say what they read and add, most records take a short way (see `short`); all others are decoded and
 encoded whole, with the same result.
@@ -12,14 +13,12 @@ encoded whole, with the same result.
 from __future__ import annotations
 
 import logging
-import sys
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
 from time import perf_counter
-from typing import NamedTuple, cast
+from typing import cast
 
 from pydantic import BaseModel
 
@@ -28,10 +27,14 @@ from pipeline.bodies import Bodies, Line, number_ids
 from pipeline.columns import ByValues
 from pipeline.condition import Condition
 from pipeline.contract import ID, Batch, Decoder, Documents, Event, Stage
-from pipeline.part import Part
+from pipeline.failure import Failure, failure
+from pipeline.part import SLICE, Part
 from pipeline.short import Short, Taken
 
 log = logging.getLogger("aiologs.chain")
+
+_WARY = 128
+"""Records of a slice after one with a bad record: trying each of them alone takes a millisecond or two."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,15 +53,6 @@ class ChainSpec:
 
     stages: Sequence[StageSpec]
     decoders: dict[str, StageSpec]
-
-
-class Failure(NamedTuple):
-    """A record that the chain could not process: its place in the batch, the stage, why."""
-
-    record: int
-    stage: str
-    reason: str
-    traceback: str
 
 
 @dataclass(slots=True)
@@ -128,6 +122,8 @@ class Chain:
         }
         self._short = Short.through(self.steps) if splice else None
         self._at = "decode"
+        self._slices: dict[str, int] = {}
+        """How many records of an input are worked on together, while some of them are bad."""
 
     @property
     def warnings(self) -> list[str]:
@@ -151,7 +147,8 @@ class Chain:
         """Process a batch, up to the end of the first slice with a bad record. Never raises for one: it fails alone."""
         result, bodies = Processed(), Bodies(batch)
         short = self._short if self._short and self._may_splice(batch) else None
-        for part in Part.slices(batch):
+        size = self._slices.get(batch.input, SLICE)
+        for part in Part.slices(batch, size):
             end = part.numbers[-1] + 1
             part.drop_blank()
             result.records += len(part.records)
@@ -170,6 +167,10 @@ class Chain:
             if result.failures and end < len(batch):
                 result.rest = end
                 break
+        if result.failures:
+            self._slices[batch.input] = _WARY
+        elif len(batch) >= size:
+            self._slices[batch.input] = min(2 * size, SLICE)
         result.documents = bodies.documents()
         for step in self.steps:
             result.seconds[step.spec.name] = result.seconds.get(step.spec.name, 0.0) + step.seconds
@@ -225,7 +226,7 @@ class Chain:
                 if record.isspace():  # a blank line with white space in it
                     result.records -= 1
                 else:
-                    result.failures.append(_failure(part.numbers[n], "decode", error))
+                    result.failures.append(failure(part.numbers[n], "decode", error))
                 continue
             part.label_as(events, n)
             all_events += events
@@ -266,7 +267,7 @@ class Chain:
             return self._work(events, part, result, bodies)
         except Exception as error:  # noqa: BLE001 - as above
             self._forget_counts()
-            result.failures.append(_failure(part.numbers[0], self._at, error))
+            result.failures.append(failure(part.numbers[0], self._at, error))
             return []
 
     def _take_counts(self, counts: Counter[tuple[str, str]]) -> None:
@@ -283,18 +284,3 @@ class Chain:
 
 _Numbered = tuple[int, str, Line]
 """The number of a record in its batch, and the index and line of a document of it."""
-
-
-def _failure(number: int, stage: str, error: Exception) -> Failure:
-    # Where a whole batch fails for the same reason, that goes to the daemon once.
-    return Failure(number, stage, sys.intern(f"{type(error).__name__}: {error}"), sys.intern(_trace(error)))
-
-
-def _trace(error: BaseException) -> str:
-    """Where an error came from, without the source lines: looking those up costs a millisecond a record."""
-    frames = [
-        f'  File "{frame.f_code.co_filename}", line {line}, in {frame.f_code.co_name}'
-        for frame, line in traceback.walk_tb(error.__traceback__)
-    ]
-    cause = f"{_trace(error.__cause__)}\nThat led to:\n" if error.__cause__ else ""
-    return "\n".join([f"{cause}Traceback (most recent call last):", *frames, f"{type(error).__name__}: {error}"])

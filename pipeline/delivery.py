@@ -30,7 +30,8 @@ from pipeline.together import together
 from pipeline.turns import Turns, pieces, weight
 
 if TYPE_CHECKING:
-    from pipeline.chain import Failure, Processed
+    from pipeline.chain import Processed
+    from pipeline.failure import Failure
     from pipeline.metrics import Metrics
     from pipeline.parked import Parked
     from pipeline.workers import Processor

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pipeline.contract import Batch, Refused
 
 if TYPE_CHECKING:
-    from pipeline.chain import Failure
+    from pipeline.failure import Failure
 
 Key = tuple[str, str]
 """Output and document id: there is one letter of each."""

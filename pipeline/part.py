@@ -21,12 +21,12 @@ class Part:
         self._places = places  # or, where the client gave some, the document ids
 
     @classmethod
-    def slices(cls, batch: Batch) -> Iterator[Part]:
-        """All slices of a batch."""
+    def slices(cls, batch: Batch, size: int = SLICE) -> Iterator[Part]:
+        """All slices of a batch, of so many records."""
         records, positions = batch.cut()
         places: Sequence[Any] = positions if batch.ids is None else batch.ids
-        for start in range(0, len(records), SLICE):
-            end = min(start + SLICE, len(records))
+        for start in range(0, len(records), size):
+            end = min(start + size, len(records))
             yield cls(batch, records[start:end], places[start:end], range(start, end))
 
     def id(self, n: int) -> str:

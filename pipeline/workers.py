@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline import messages
-from pipeline.chain import Chain, ChainSpec, Failure, Processed
+from pipeline.chain import Chain, ChainSpec, Processed
 from pipeline.contract import Batch
+from pipeline.failure import Failure
 from pipeline.messages import Inbox
 from pipeline.nursery import REFRESH, Nursery
 

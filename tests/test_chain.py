@@ -276,11 +276,12 @@ def test_what_is_behind_a_slice_with_a_bad_record_is_left_for_later():
     assert chain("upper", "route").run(batch(*records[: 2 * SLICE])).rest is None
 
 
-def test_the_same_reason_is_told_to_the_daemon_once_for_all_records():
-    result = chain("upper", "route").run(batch({"level": 7}, {"level": 8}))
-    one, other = result.failures
-    assert one.reason is other.reason
-    assert one.traceback is other.traceback
+def test_slices_of_an_input_with_bad_records_are_small_until_all_are_good_again():
+    given = chain("upper", "route")
+    good = [{"level": "a"}] * SLICE
+    bad = [{"level": 7}, *good]
+    rests = [given.run(batch(*records)).rest for records in (bad, bad, good, good, good, bad)]
+    assert rests == [SLICE, SLICE // 4, None, None, None, SLICE]
 
 
 def test_what_a_failed_run_counted_is_thrown_away():

@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.chain import Failure, Processed
+from pipeline.chain import Processed
 from pipeline.contract import Batch, Documents, Full, Refused, Written, bulk
 from pipeline.database import StorageError
 from pipeline.delivery import Delivery, Limits
+from pipeline.failure import Failure
 from pipeline.metrics import Metrics
 from pipeline.parked import Entry
 from pipeline.storing import merge

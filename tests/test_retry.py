@@ -2,8 +2,9 @@ from collections import Counter
 
 import pytest
 
-from pipeline.chain import Failure, Processed
+from pipeline.chain import Processed
 from pipeline.contract import Refused, Written, bulk
+from pipeline.failure import Failure
 from pipeline.letters import Letter
 from pipeline.retry import Retry
 

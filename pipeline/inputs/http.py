@@ -52,6 +52,10 @@ log = logging.getLogger("aiologs.input.http")
 _CORRELATION = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _KEY = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")
 _RETRY_AFTER = {"Retry-After": "1"}
+_PAUSE = 0.001
+"""Seconds before a GET is answered: some clients send thousands at once. Without a real pause the loop would give the
+interpreter's lock away for microseconds at a time only, and the threads that write to disks would never get it.
+"""
 
 
 class Http:
@@ -150,7 +154,7 @@ class Http:
             response.headers["WWW-Authenticate"] = 'Basic realm="aiologs", charset="UTF-8"'
             return response
         if request.method in {"GET", "HEAD"}:
-            await asyncio.sleep(0)  # nobody else waits for a client that sends thousands of these
+            await asyncio.sleep(_PAUSE)
             return self._greet(request)
         if request.method not in {"POST", "PUT"}:
             response = self._error(405, f"{request.method}: send records with POST or PUT")
