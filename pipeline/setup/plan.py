@@ -188,13 +188,16 @@ def _existing(cluster: Cluster) -> dict[Kind, dict[str, dict[str, Any]]]:
         raise Unfit("the cluster does not know lifecycle policies (GET /_ilm/policy answers 404): set `setup: off`")
     components = cluster.ask("GET", "_component_template?flat_settings=true", missing={})
     templates = cluster.ask("GET", "_index_template?flat_settings=true", missing={})
-    return {
-        "lifecycle policy": {name: {"policy": each["policy"]} for name, each in policies.items()},
-        "component template": {
-            each["name"]: each["component_template"] for each in components.get("component_templates", [])
-        },
-        "index template": {each["name"]: each["index_template"] for each in templates.get("index_templates", [])},
-    }
+    try:
+        return {
+            "lifecycle policy": {name: {"policy": each["policy"]} for name, each in policies.items()},
+            "component template": {
+                each["name"]: each["component_template"] for each in components.get("component_templates", [])
+            },
+            "index template": {each["name"]: each["index_template"] for each in templates.get("index_templates", [])},
+        }
+    except (LookupError, TypeError, AttributeError):
+        raise Unfit("its answers are none of Elasticsearch's to GET /_ilm/policy and such: set `setup: off`") from None
 
 
 def target(cluster: Cluster, resource: Resource) -> str:

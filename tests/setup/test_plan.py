@@ -118,6 +118,23 @@ def test_clusters_without_lifecycles_are_told(version, reason):
         look(FakeCluster(**version), "daily")
 
 
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("_ilm/policy", {"errors": False}),
+        ("_ilm/policy", ["ok"]),
+        ("_component_template", "ok"),
+        ("_component_template", {"component_templates": [1]}),
+        ("_index_template", {"index_templates": 1}),
+    ],
+)
+def test_a_server_that_only_takes_documents_is_told_from_a_cluster(path, answer):
+    cluster = FakeCluster()
+    cluster.answers[f"GET {path}"] = answer
+    with pytest.raises(Unfit, match="set `setup: off`"):
+        look(cluster, "daily")
+
+
 @pytest.mark.parametrize("number", ["8.14.0", "8.19.1", "9.2.0", "10.0.0-SNAPSHOT"])
 def test_newer_ones_will_do(number):
     assert number in identify(FakeCluster(number=number))
