@@ -23,6 +23,8 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +54,7 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_TEXT = 512
+_NUMBERS: frozenset[Any] = frozenset({int, float})
 
 
 class Geoip:
@@ -231,9 +234,10 @@ def _text(*ways: str) -> Callable[[dict[str, Any]], Any]:
 
     def find(record: dict[str, Any]) -> Any:
         for path in paths:
-            value: Any = record
-            for key in path:
-                value = value.get(key) if value.__class__ is dict else None
+            try:
+                value: Any = reduce(getitem, path, record)
+            except (KeyError, TypeError):  # TypeError: no object on the way
+                continue
             if value.__class__ is str and value:
                 return value
         return None
@@ -253,11 +257,11 @@ def _region(way: str, *flat: str) -> Callable[[dict[str, Any]], Any]:
 
 
 def _location(record: dict[str, Any]) -> dict[str, float] | None:
-    place = record.get("location", record)
-    if not isinstance(place, dict):
+    place: Any = record.get("location", record)
+    if place.__class__ is not dict:
         return None
     latitude, longitude = place.get("latitude"), place.get("longitude")
-    if not isinstance(latitude, int | float) or not isinstance(longitude, int | float):
+    if latitude.__class__ not in _NUMBERS or longitude.__class__ not in _NUMBERS:
         return None
     # Four decimals are eleven metres; single precision would print seventeen digits.
     return {"lat": round(latitude, 4), "lon": round(longitude, 4)}
