@@ -151,7 +151,7 @@ class Chain:
         for part in Part.slices(batch, size):
             end = part.numbers[-1] + 1
             part.drop_blank()
-            result.records += len(part.records)
+            result.records += len(part)
             taken = self._take_short(short, part, result, bodies) if short else None
             if taken is None:
                 for _, index, line in self._take_full(part, result, bodies):
@@ -207,13 +207,13 @@ class Chain:
             return self._work(events, part, result, bodies)
         except Exception:  # noqa: BLE001 - as above
             self._forget_counts()
-            return [line for n in range(len(part.records)) for line in self._alone(part.some([n]), result, bodies)]
+            return [line for n in range(len(part)) for line in self._alone(part.some([n]), result, bodies)]
 
     def _decode(self, part: Part, decoder: Decoder, result: Processed) -> list[Event]:
         """Decode all records; those that can't be are taken out of the part, as failures."""
         try:
             events = decoder.decode(part.records)
-            if len(events) == len(part.records):
+            if len(events) == len(part):
                 part.label(events)
                 return events
         except Exception:  # noqa: BLE001 - as above; the loop below finds which record it was
@@ -237,7 +237,7 @@ class Chain:
     def _work(self, events: list[Event], part: Part, result: Processed, bodies: Bodies) -> list[_Numbered]:
         """Run stages and encoder over events; adds to the result only when all went well."""
         counts: Counter[tuple[str, str]] = Counter()
-        if more := len(events) - len(part.records):
+        if more := len(events) - len(part):
             counts["made" if more > 0 else "dropped", "decode"] += abs(more)
         for step in self.steps:
             self._at = step.spec.name
@@ -251,7 +251,7 @@ class Chain:
         self._at = "encode"
         owners = {part.id(n): number for n, number in enumerate(part.numbers)}
         numbers = [owners.get(event[ID], -1) for event in events]
-        if part.batch.ids is None or len(events) > len(part.records):
+        if part.batch.ids is None or len(events) > len(part):
             number_ids(events)
         lines = [(number, *bodies.encode(event)) for number, event in zip(numbers, events, strict=True)]
         result.counts += counts

@@ -16,18 +16,28 @@ SLICE = 512
 class Part:
     """A slice of a batch: records, where they stand, and their numbers in the batch."""
 
-    def __init__(self, batch: Batch, records: list[bytes], places: Sequence[Any], numbers: Sequence[int]) -> None:
-        self.batch, self.records, self.numbers = batch, records, numbers
+    def __init__(self, batch: Batch, lines: list[bytes], places: Sequence[Any], numbers: Sequence[int]) -> None:
+        self.batch, self.numbers = batch, numbers
+        self.lines = lines
+        """The records, with a newline behind each."""
         self._places = places  # or, where the client gave some, the document ids
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    @property
+    def records(self) -> list[bytes]:
+        """The records, without their newlines."""
+        return [line[:-1] for line in self.lines]
 
     @classmethod
     def slices(cls, batch: Batch, size: int = SLICE) -> Iterator[Part]:
         """All slices of a batch, of so many records."""
-        records, positions = batch.cut()
+        lines, positions = batch.cut()
         places: Sequence[Any] = positions if batch.ids is None else batch.ids
-        for start in range(0, len(records), size):
-            end = min(start + size, len(records))
-            yield cls(batch, records[start:end], places[start:end], range(start, end))
+        for start in range(0, len(lines), size):
+            end = min(start + size, len(lines))
+            yield cls(batch, lines[start:end], places[start:end], range(start, end))
 
     def id(self, n: int) -> str:
         """The document id of a record."""
@@ -39,23 +49,23 @@ class Part:
         places = self._places if len(rows) == len(self._places) else [self._places[row] for row in rows]
         if self.batch.ids is not None:
             return [orjson.dumps(id_)[1:-1] for id_ in places]
-        return [b"%d" % place for place in places]
+        return orjson.dumps(places)[1:-1].split(b",")
 
     def keep(self, good: Sequence[int]) -> None:
         """Leave out all other records."""
-        if len(good) < len(self.records):
-            self.records = [self.records[n] for n in good]
+        if len(good) < len(self.lines):
+            self.lines = [self.lines[n] for n in good]
             self._places = [self._places[n] for n in good]
             self.numbers = [self.numbers[n] for n in good]
 
     def drop_blank(self) -> None:
         """Leave out blank lines; a record that came with its length is one, even of length 0."""
-        if b"" in self.records and self.batch.ends is None:
-            self.keep([n for n, record in enumerate(self.records) if record])
+        if b"\n" in self.lines and self.batch.ends is None:
+            self.keep([n for n, line in enumerate(self.lines) if line != b"\n"])
 
     def some(self, chosen: Sequence[int]) -> Part:
         """Some of the records as a part of their own."""
-        part = Part(self.batch, self.records, self._places, self.numbers)
+        part = Part(self.batch, self.lines, self._places, self.numbers)
         part.keep(chosen)
         return part
 

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from itertools import accumulate, chain, repeat
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ import orjson
 
 from pipeline.bodies import Bodies, Line
 from pipeline.columns import MISSING, Columns
-from pipeline.contract import INDEX, METADATA, RESERVED
+from pipeline.contract import INDEX, METADATA, RESERVED, Edit
 
 if TYPE_CHECKING:
     from pipeline.chain import Step
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
 _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
-# How a record ends that can take additions: not an empty object, which may have white space in it.
-_ENDS = frozenset(bytes([byte, 0x7D]) for byte in range(256) if byte not in b"{ \t\r\n")
+# How a line ends that can take additions: not an empty object, which may have white space in it.
+_ENDS = frozenset(b"%c}\n" % byte for byte in range(256) if byte not in b"{ \t\r\n")
 
 
 @dataclass(slots=True)
@@ -80,12 +81,17 @@ class Short:
     def take(self, part: Part, bodies: Bodies) -> Taken:
         """Take the records of a slice that can go this way; raises whatever a stage raises."""
         shape = self._shape(part.batch.origin)
-        rows, shapes = shape.decode(part.records, whole_lines=part.batch.ends is None)
-        raws = [part.records[row][:-1] for row in rows]
+        block = b"".join(part.lines)
+        rows, shapes = shape.decode(block, part.lines, whole_lines=part.batch.ends is None)
+        lines = part.lines
+        if len(rows) < len(lines):
+            lines = [lines[row] for row in rows]
+            block = b"".join(lines)
         started = perf_counter()
-        declined, hidden = self._edit(part.records, rows, raws, shape, shapes)
+        lines, declined, hidden = self._edited(block, lines, rows, shape, shapes)
         for step in self._touching_steps[:1]:
             step.seconds += perf_counter() - started
+        raws = [line[:-2] for line in lines]
         if declined:
             kept = [place for place in range(len(rows)) if place not in declined]
             rows, shapes = [rows[place] for place in kept], [shapes[place] for place in kept]
@@ -95,10 +101,10 @@ class Short:
         if columns.rows is not rows:  # some are dropped
             of_row = dict(zip(rows, raws, strict=True))
             raws = [of_row[row] for row in columns.rows]
-        rest = () if len(rows) == len(part.records) else sorted({*range(len(part.records))}.difference(rows))
+        rest = () if len(rows) == len(part) else sorted({*range(len(part))}.difference(rows))
         indices = columns[INDEX]
-        lines = self._lines(columns, bodies.heads(indices), part.names(columns.rows), raws, bodies.origin)
-        return Taken(columns.rows, indices, lines, rest, counts)
+        documents = self._lines(columns, bodies.heads(indices), part.names(columns.rows), raws, bodies.origin)
+        return Taken(columns.rows, indices, documents, rest, counts)
 
     def _shape(self, origin: Mapping[str, str | int]) -> _Shape:
         key = tuple(origin)
@@ -107,34 +113,30 @@ class Short:
             self._shapes[key] = _Shape(self._reads - taken, taken, self._reads & origin.keys())
         return self._shapes[key].with_origin(origin)
 
-    def _edit(
-        self, records: list[bytes], rows: Sequence[int], raws: list[bytes], shape: _Shape, shapes: list[Any]
-    ) -> tuple[set[int], list[tuple[int, Sequence[str]]]]:
-        """Change raws as the stage that `touches` them would; returns the places of those that it has to see itself,
-        and by the number of a record what it counts.
+    def _edited(
+        self, block: bytes, lines: list[bytes], rows: Sequence[int], shape: _Shape, shapes: list[Any]
+    ) -> tuple[list[bytes], set[int], list[tuple[int, Sequence[str]]]]:
+        """The lines, which make up the block, as the stage that `touches` them would change them; the places of those
+        that it has to see itself; and by the number of a record what it counts.
         """
         if not self._touching:
-            return set(), []
-        lines = [records[row] for row in rows] if len(rows) < len(records) else records
-        block = b"\n".join(lines)
-        starts = [*accumulate([len(line) + 1 for line in lines], initial=0)]
+            return lines, set(), []
+        starts = [*accumulate(map(len, lines), initial=0)]
         if self._editor is None:
-            return {bisect_right(starts, at) - 1 for stage in self._touching for at, _ in stage.touches(block)}, []
+            return (
+                lines,
+                {bisect_right(starts, at) - 1 for stage in self._touching for at, _ in stage.touches(block)},
+                [],
+            )
         edits, missed = self._editor.edits(block, self._editor.touches(block), self._spared)
         declined = {bisect_right(starts, at) - 1 for at in missed}
-        hidden: list[tuple[int, Sequence[str]]] = []
-        place = len(lines)
-        for start, end, text, rules in reversed(edits):  # from the last on: what is before it keeps its offset
-            if start < starts[place]:
-                place = bisect_right(starts, start, 0, place) - 1
-            begin, raw = starts[place], raws[place]
-            raws[place] = raw[: start - begin] + text + raw[end - begin :]
-            hidden.append((place, rules))
+        hidden = [(bisect_right(starts, start) - 1, rules) for start, _, _, rules in edits]
+        lines = _replaced(block, edits) if edits else lines
         if shape.has_objects:
             # What was changed may stand in one that a stage reads.
             changed = {place for place, _ in hidden}
-            declined.update(place for place in changed if shape.one(raws[place] + b"}") != shapes[place])
-        return declined, [(rows[place], rules) for place, rules in hidden if place not in declined]
+            declined.update(place for place in changed if shape.one(lines[place]) != shapes[place])
+        return lines, declined, [(rows[place], rules) for place, rules in hidden if place not in declined]
 
     def _run(self, columns: Columns, hidden: list[tuple[int, Sequence[str]]]) -> Counter[tuple[str, str]]:
         counts: Counter[tuple[str, str]] = Counter()
@@ -171,6 +173,17 @@ class Short:
         return zip(*pieces, strict=False)
 
 
+def _replaced(block: bytes, edits: list[Edit]) -> list[bytes]:
+    """The lines of a block after some edits."""
+    pieces, done = list[bytes](), 0
+    for start, end, text, _ in edits:
+        pieces.append(block[done:start])
+        pieces.append(text)
+        done = end
+    pieces.append(block[done:])
+    return [*BytesIO(b"".join(pieces))]
+
+
 class _Shape:
     """Decodes a record's fields that are read; a record that has one of those `taken` is refused."""
 
@@ -186,7 +199,9 @@ class _Shape:
         fields += [(f"t{n}", _Taken, None) for n in range(len(taken))]
         rename = dict(zip((name for name, *_ in fields), [*self._reads, *sorted(taken)], strict=True))
         struct = msgspec.defstruct("shape", fields, rename=rename, gc=False)
-        self.one: Callable[[bytes], Any] = msgspec.json.Decoder(struct, dec_hook=_refuse).decode
+        decoder = msgspec.json.Decoder(struct, dec_hook=_refuse)
+        self.one: Callable[[bytes], Any] = decoder.decode
+        self._all: Callable[[bytes], list[Any]] = decoder.decode_lines
         names = [name for name, *_ in fields[: len(reads)]]
         # The same as a comprehension for each name, which is faster than any function that is given the name.
         lists = ", ".join(f"[shape.{name} for shape in shapes]" for name in names)
@@ -197,18 +212,22 @@ class _Shape:
         self._origin = origin
         return self
 
-    def decode(self, records: list[bytes], *, whole_lines: bool) -> tuple[Sequence[int], list[Any]]:
-        """The numbers of the records that can be decoded and take additions, and the shapes of these."""
+    def decode(self, block: bytes, lines: list[bytes], *, whole_lines: bool) -> tuple[Sequence[int], list[Any]]:
+        """The numbers of the lines, all of which make up the block, that can be decoded and take additions, and the
+        shapes of these. `whole_lines`: no line has a newline inside.
+        """
         try:
-            if whole_lines and _ENDS.issuperset([record[-2:] for record in records]):
-                return range(len(records)), list(map(self.one, records))
+            if (whole_lines or block.count(b"\n") == len(lines)) and _apart(lines):
+                shapes = self._all(block)
+                if len(shapes) == len(lines):
+                    return range(len(lines)), shapes
         except _UNREADABLE:
             pass
         rows, shapes = [], []
-        for n, record in enumerate(records):
-            if record[-2:] in _ENDS and (whole_lines or b"\n" not in record):
+        for n, line in enumerate(lines):
+            if line[-3:] in _ENDS and (whole_lines or line.find(b"\n") == len(line) - 1):
                 try:
-                    shapes.append(self.one(record))
+                    shapes.append(self.one(line))
                 except _UNREADABLE:
                     continue
                 rows.append(n)
@@ -218,6 +237,13 @@ class _Shape:
         """The values of each field."""
         columns = dict(zip(self._reads, self._lists(shapes), strict=True))
         return columns | {field: [self._origin[field]] * len(shapes) for field in self._constant}
+
+
+def _apart(lines: list[bytes]) -> bool:
+    """Whether each line can take additions and, if all of them together are JSON, is an object by itself: to msgspec a
+    newline is as any white space, but behind a brace that closes another one can only open what is not inside of it.
+    """
+    return _ENDS.issuperset([line[-3:] for line in lines]) and {line[0] for line in lines} == {0x7B}
 
 
 _Scalar = str | int | float | bool | None

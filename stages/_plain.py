@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from stages._pairs import Names
 
-_MOST_KEYS = 65536  # whose verdict is kept
-# From the quote that closes a key on: its value, where that is a text without escapes.
-PLAIN_VALUE = re.compile(rb'": ?"([^"\\]*)"')
+_MOST_KEYS, _LONGEST_KEY = 65536, 256  # whose verdict is kept
 
 
-class PlainKeys:
-    """Tells secret keys in JSON; keeps the verdict by key."""
+class PlainKeys(dict[bytes, bool]):
+    """Tells secret keys in JSON: each from the byte before its quotes to its colon → whether it is secret, a plain text
+    and not spared. Keeps the verdicts.
 
-    def __init__(self, names: Names) -> None:
-        self._names = names
-        self._known: dict[bytes, bool] = {}
+    The quote before the one that closes a key opens it, unless it is escaped. Were it the end of a text instead, the
+    key behind it would stand outside of any text, which no valid JSON has.
+    """
 
-    def secret(self, block: bytes, closes: int, spared: frozenset[bytes]) -> bool:
-        """Whether the quote there closes a secret key that is a plain text.
+    def __init__(self, names: Names, spared: frozenset[bytes] = frozenset()) -> None:
+        self._names, self.spared = names, spared
 
-        The quote before the key opens it, unless it is escaped. Were it the end of a text instead, the key behind it
-        would stand outside of any text, which no valid JSON has.
-        """
-        opens = block.rfind(b'"', 0, closes)
-        key = block[opens:closes]
-        if (secret := self._known.get(key)) is None:
-            secret = self._judge(key)
-        return secret and key[1:] not in spared and block[opens - 1] != 0x5C
-
-    def _judge(self, key: bytes) -> bool:
-        """Whether a key, with the quote that opens it, is secret and has no escapes."""
-        if len(self._known) >= _MOST_KEYS:
-            self._known.clear()
-        secret = self._known[key] = b"\\" not in key and key[1:].decode(errors="replace") in self._names
+    def __missing__(self, text: bytes) -> bool:
+        key = text[2:-2]
+        plain = text == text[:1] + b'"%b":' % key and b"\\" not in text
+        secret = plain and key not in self.spared and key.decode(errors="replace") in self._names
+        if len(text) <= _LONGEST_KEY:
+            if len(self) >= _MOST_KEYS:
+                self.clear()
+            self[text] = secret
         return secret
 
 

@@ -260,10 +260,11 @@ def _location(record: dict[str, Any]) -> dict[str, float] | None:
     place: Any = record.get("location", record)
     if place.__class__ is not dict:
         return None
-    latitude, longitude = place.get("latitude"), place.get("longitude")
-    if latitude.__class__ not in _NUMBERS or longitude.__class__ not in _NUMBERS:
+    found = [place.get("latitude"), place.get("longitude")]
+    if not _NUMBERS.issuperset(map(type, found)):
         return None
     # Four decimals are eleven metres; single precision would print seventeen digits.
+    latitude, longitude = found
     return {"lat": round(latitude, 4), "lon": round(longitude, 4)}
 
 

@@ -33,7 +33,7 @@ from pydantic import BaseModel, Field, SecretStr, field_validator, model_validat
 from pipeline.contract import RESERVED, Edit, Event
 from stages._pairs import Names, check_name
 from stages._patterns import RULES, card
-from stages._plain import PLAIN_VALUE, PlainKeys, plain_text
+from stages._plain import PlainKeys, plain_text
 from stages._secrets import ESCAPE, KEY, Custom, Hiding, Secrets, compiled, hashing, masking, replacing
 
 _KEYS = [
@@ -44,6 +44,7 @@ _KEYS = [
 _PATTERNS = ["email", "bearer", "basic", "jwt", "aws", "vendor", "private_key", "url", "card"]
 _MOST_KEYS = 65536  # whose verdict is kept
 _KEY_ONCE = (KEY,)
+_QUOTE = 0x22
 
 
 class Redact:
@@ -126,17 +127,22 @@ class Redact:
         edits: list[Edit] = []
         missed: list[int] = []
         texts: dict[tuple[int, int], set[str]] = {}
-        constant, whole, match = self._constant, 0, PLAIN_VALUE.match
+        keys, constant, find, rfind, whole = self._keys(spared), self._constant, block.find, block.rfind, 0
         for at, trigger in hits:
             if at < whole:  # inside of a value that is hidden as a whole
                 continue
-            if (value := match(block, at - 1)) and self._plain_keys.secret(block, at - 1, spared):
-                start, whole = value.span(1)
-                if constant is None:
-                    edits += self._edit((start, whole), value[1], None)
-                elif start < whole and value[1] != constant:
-                    edits.append((start, whole, constant, _KEY_ONCE))
-            elif span := plain_text(block, at, spared):
+            # A key's trigger ends at its colon: `"key":"value"` or `"key": "value"`.
+            if keys[block[rfind(b'"', 0, at - 1) - 1 : at + 1]]:
+                start = at + 3 if block[at + 1 : at + 3] == b' "' else at + 2
+                value = block[start : find(b'"', start)]
+                if block[start - 1] == _QUOTE and b"\\" not in value:
+                    whole = start + len(value)
+                    if constant is None:
+                        edits += self._edit((start, whole), value, None)
+                    elif value and value != constant:
+                        edits.append((start, whole, constant, _KEY_ONCE))
+                    continue
+            if span := plain_text(block, at, spared):
                 texts.setdefault(span, set()).add(self._rules[trigger])
             else:
                 missed.append(at)
@@ -145,6 +151,11 @@ class Redact:
         if texts:
             edits.sort()
         return edits, missed
+
+    def _keys(self, spared: frozenset[bytes]) -> PlainKeys:
+        if self._plain_keys.spared != spared:
+            self._plain_keys = PlainKeys(self._names, spared)
+        return self._plain_keys
 
     def _edit(self, span: tuple[int, int], text: bytes, rules: set[str] | None) -> list[Edit]:
         """What hides the secrets in a text, or the value of a secret key, if there is anything to hide."""

@@ -100,6 +100,24 @@ def test_a_record_of_several_lines_does_not_break_the_body():
     assert len(documents(SHORT.run(batch))) == 2
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [b'{"a":{"x":1}', b',"b":2}{"c":3}'],
+        [b'{"a":{"x":1}', b'}{"level":"info"}'],
+        [b'{"level":"info"}{"level":"info"}', b'{"level":"info"}'],
+        [b'{"a":[{"x":1}', b'{"level":"info"}]}'],
+        [b'{"a":1}', b" ", b'{"b":2}{"c":3}'],
+    ],
+)
+def test_lines_that_are_json_only_together_are_not_taken_for_records(lines):
+    batch = Batch("in", b"\n".join([*lines, b""]), "source")
+    short, full = SHORT.run(batch), FULL.run(batch)
+    assert documents(short) == documents(full)
+    assert [failure.record for failure in short.failures] == [failure.record for failure in full.failures]
+    assert short.failures
+
+
 def ends(length: int, count: int) -> Any:
 
     return array("Q", [length * (n + 1) for n in range(count)])
