@@ -260,7 +260,7 @@ def _location(record: dict[str, Any]) -> dict[str, float] | None:
     place: Any = record.get("location", record)
     if place.__class__ is not dict:
         return None
-    found = [place.get("latitude"), place.get("longitude")]
+    found: list[Any] = [place.get("latitude"), place.get("longitude")]
     if not _NUMBERS.issuperset(map(type, found)):
         return None
     # Four decimals are eleven metres; single precision would print seventeen digits.
