@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from pipeline.address import refused, split
 from pipeline.contract import Unusable
 from pipeline.metrics import Metrics
 
@@ -64,13 +65,10 @@ class Admin:
         """Listen; raises `Unusable` where the address can't be had."""
         if self._address is None:
             return
-        host, _, port = self._address.rpartition(":")
         try:
-            self._server = await asyncio.start_server(
-                self._connected, host.strip("[]") or None, int(port), limit=HEAD_BYTES
-            )
-        except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or error
+            self._server = await asyncio.start_server(self._connected, *split(self._address), limit=HEAD_BYTES)
+        except OSError as error:
+            reason = refused(error)
             raise Unusable(f"admin: {self._address}: {reason}; `admin:` takes another address, or null") from error
         self.port = self._server.sockets[0].getsockname()[1]
 

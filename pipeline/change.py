@@ -24,7 +24,7 @@ from pipeline.chain import Chain, ChainSpec
 from pipeline.config import Config, InputPart, OutputPart
 from pipeline.contract import Input, Output, Unusable
 from pipeline.inherit import Sockets
-from pipeline.log import set_up
+from pipeline.log import set_up, try_file
 from pipeline.metrics import Metrics
 from pipeline.nursery import Nursery
 from pipeline.running import Running
@@ -142,7 +142,8 @@ class Change:
     async def _start(self, chain: Chain, undo: contextlib.AsyncExitStack) -> _Engine:
         """Start what is new beside what is there."""
         app, new = self._app, self._new
-        _try_log(new.log.file)
+        if new.log.file:
+            try_file(new.log.file)
         # What is left over of inputs that are gone is still decoded.
         spec = new.chain_spec()
         spec = ChainSpec(spec.stages, {**self._old.chain_spec().decoders, **spec.decoders})
@@ -270,13 +271,3 @@ class Change:
             app.admin = old
             await old.start()
             raise
-
-
-def _try_log(path: Path | None) -> None:
-    if path is None:
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("ab").close()
-    except OSError as error:
-        raise Unusable(f"log: {path}: {error.strerror}") from error

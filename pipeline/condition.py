@@ -101,8 +101,9 @@ class _Compiler:
         try:
             return ast.parse(self.text, mode="eval").body
         except SyntaxError as error:
-            at = error.offset or 1
-            hint = "; to compare, write ==" if self.text[at - 1 : at] == "=" else ""
+            at = error.offset or len(self.text) + 1  # Python gives no place behind the end
+            hints = {"=": "; to compare, write ==", "": "; something is missing at the end"}
+            hint = hints.get(self.text[at - 1 : at], "")
             raise ValueError(f"column {at + self.indent}: {error.msg}{hint}") from error
         except (RecursionError, MemoryError) as error:
             raise ValueError(f"column 1: more than {DEEPEST} levels are not allowed") from error

@@ -19,6 +19,8 @@ from typing import Literal, TextIO
 import orjson
 from pydantic import BaseModel, Field
 
+from pipeline.contract import Unusable
+
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 
@@ -91,7 +93,10 @@ def _stamp(seconds: float) -> str:
 
 
 def set_up(options: LogOptions, stream: TextIO | None = None) -> None:
-    """Send everything that is logged in this process to one place; may be called again after a reload."""
+    """Send everything that is logged in this process to one place; may be called again after a reload.
+
+    Raises `Unusable` where the file can't be written to.
+    """
     logging.basicConfig(
         level=options.level.upper(), handlers=[_handler(options, stream or sys.stderr), RECENT], force=True
     )
@@ -100,12 +105,21 @@ def set_up(options: LogOptions, stream: TextIO | None = None) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
 
 
+def try_file(path: Path) -> None:
+    """Make the file; raises `Unusable` where it can't be written to."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        raise Unusable(f"log: can't write to {path}: {error.strerror}") from error
+
+
 def _handler(options: LogOptions, stream: TextIO) -> logging.Handler:
     handler: logging.Handler
     if options.file is None:
         handler, terminal = logging.StreamHandler(stream), stream.isatty()
     else:
-        options.file.parent.mkdir(parents=True, exist_ok=True)
+        try_file(options.file)
         handler = RotatingFileHandler(
             options.file, maxBytes=options.max_bytes, backupCount=options.backups, encoding="utf-8"
         )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from pipeline.address import Address
 from pipeline.dead import Limits
 from pipeline.log import LogOptions
 
@@ -37,9 +38,8 @@ class Settings(BaseModel, extra="forbid", frozen=True):
         le=64,
         description="How many processes run the chain; 0: the daemon itself. By default 2, or 1 on a single core.",
     )
-    admin: str | None = Field(
+    admin: Address | None = Field(
         default="127.0.0.1:9600",
-        pattern=r"^\S*:\d+$",
         description="Address and port where /healthz, /readyz, /metrics and /status answer; null: nowhere.",
     )
     host: str = Field(

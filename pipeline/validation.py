@@ -20,12 +20,15 @@ def problems(
     `beside` are keys that may stand there though the model does not know them, for the nearest name.
     """
     found: dict[Mark, Problem] = {}
+    before: Place = ()
     for each in error.errors(include_url=False, include_input=False, include_context=False):
         problem = _problem(each["type"], each["msg"], each["loc"], model, tree, place, beside)
-        # One value may be wrong for every branch of a union.
         first = found.setdefault(problem.mark, problem)
         if problem.message not in first.message:
-            found[problem.mark] = Problem(problem.mark, f"{first.message}; or: {problem.message}")
+            # One value may be wrong for every branch of a union; what is missing, each is.
+            way = "also: " if each["type"] == "missing" and each["loc"][:-1] == before else "or: "
+            found[problem.mark] = Problem(problem.mark, f"{first.message}; {way}{problem.message}")
+        before = each["loc"][:-1]
     return list(found.values())
 
 
@@ -48,6 +51,10 @@ def _problem(
         message = "a list must stand here, in brackets"
     elif kind == "string_pattern_mismatch":  # a pattern tells a user less than what is wanted
         message = f"this does not fit; wanted is: {_description(model, loc)}"
+    elif kind == "string_type":
+        message = "a text must stand here, in quotes where it looks like a number"
+    elif kind == "path_type":
+        message = "a path must stand here"
     keys = ".".join(str(step) for step in at[len(place) :])
     return Problem(tree.mark(at), f"{keys}{': ' if keys else ''}{message.removeprefix('Value error, ')}")
 

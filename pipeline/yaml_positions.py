@@ -206,8 +206,10 @@ def _syntax(error: yaml.YAMLError, text: str) -> Problem:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         context = f" {error.context} that began in line {_mark(error.context_mark).line}" if error.context_mark else ""
         mark = _mark(error.problem_mark)
-        bare = "${" in "".join(text.split("\n")[mark.line - 1 : mark.line])
-        hint = '; inside of {…} and […], write "${NAME}" with quotes' if bare else ""
+        line = "".join(text.split("\n")[mark.line - 1 : mark.line])
+        hint = '; inside of {…} and […], write "${NAME}" with quotes' if "${" in line else ""
+        if line[mark.column - 1 : mark.column] == "\t":
+            hint = "; indent with blanks, not with tabs"
         return Problem(mark, f"no valid YAML: {error.problem}{context}{hint}")
     # libyaml counts this position in bytes.
     before = text.encode()[: getattr(error, "position", 0)].decode(errors="ignore").split("\n")

@@ -178,7 +178,7 @@ async def test_without_an_address_there_is_no_server():
     await rig.admin.stop()
 
 
-@pytest.mark.parametrize("address", ["{port}", "192.0.2.1:9600", "127.0.0.1:99999", "no.such.host.invalid:9600"])
+@pytest.mark.parametrize("address", ["{port}", "192.0.2.1:9600", "no.such.host.invalid:9600"])
 async def test_an_address_that_cannot_be_had_is_said_so(rig, address):
     other = Rig(address.format(port=f"127.0.0.1:{rig.admin.port}"))
     with pytest.raises(Unusable, match=r"^admin: .*; `admin:` takes another address, or null$"):

@@ -141,7 +141,7 @@ REFUSED = {
     "a.b.encode()": "column 1: a call of 'a.b.encode' is not allowed",
     "a[0](1)": "column 1: a call of 'a[0]' is not allowed",
     "level = 'x'": "column 7: invalid syntax; to compare, write ==",
-    "  level ==": "column 3: invalid syntax",
+    "  level ==": "column 11: invalid syntax; something is missing at the end",
     "": "column 1: ",
     "a\x00b": "null bytes",
     "é == __class__": "column 6: '__class__' is not allowed; write field('__class__')",

@@ -119,6 +119,13 @@ def test_what_is_unusable_at_the_start_is_told_where_it_was_started_and_in_the_l
         assert "aiologs ends: output out: can't use" in (tmp_path / "aiologs.log").read_text()
 
 
+def test_a_log_that_can_not_be_written_to_ends_it_at_the_start(tmp_path):
+    config = configure(tmp_path, workers=0)
+    config.write_text(config.read_text().replace("{format: text}", "{file: /proc/none/log}"))
+    with pytest.raises(Unusable, match="log: can't write to /proc/none/log: No such file or directory"):
+        daemon.run(config)
+
+
 def test_a_failure_at_the_start_is_told_where_it_was_started_too(tmp_path, capsys, monkeypatch):
     async def run(_: object) -> None:
         raise RuntimeError("a mistake")

@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,11 @@ class Inner(BaseModel, extra="forbid"):
     more: "list[Inner]" = []
 
 
+class Pair(BaseModel, extra="forbid"):
+    left: int
+    right: int
+
+
 class Model(BaseModel, extra="forbid"):
     number: int = 1
     inner: Inner | None = None
@@ -19,6 +25,8 @@ class Model(BaseModel, extra="forbid"):
     choice: int | list[int] = 1
     listen: str = Field(default=":80", pattern=r":\d+$", description="Address and port.")
     bare: str = Field(default="x", pattern="^x$")
+    path: Path | None = None
+    pair: Pair | None = None
 
     @field_validator("number")
     @classmethod
@@ -44,7 +52,7 @@ def found(text: str, place: tuple[str | int, ...] = (), beside: set[str] | None 
         ("{number: x}", 10, "number: Input should be a valid integer, unable to parse string as an integer"),
         ("{number: 10}", 10, "number: too large"),
         ("{nummer: 1}", 2, "unknown key 'nummer'; did you mean 'number'?"),
-        ("{zzz: 1}", 2, "unknown key 'zzz'; there is 'bare', 'choice', 'inner', 'listen', 'number', 'table'"),
+        ("{inner: {zzz: 1, Word: a}}", 10, "unknown key 'zzz'; there is 'Word', 'more'"),
         ("{inner: {}}", 2, "'Word' is missing"),
         ("{inner: {word: a, Word: b}}", 10, "unknown key 'word'; did you mean 'Word'?"),
         ("{inner: {Word: b, more: [{Wrod: 1, Word: c}]}}", 27, "unknown key 'Wrod'; did you mean 'Word'?"),
@@ -52,6 +60,9 @@ def found(text: str, place: tuple[str | int, ...] = (), beside: set[str] | None 
         ("{table: {x: 1}}", 13, "keys with values must stand here"),
         ("{inner: {Word: a, more: 1}}", 25, "inner.more: a list must stand here, in brackets"),
         ("{listen: x}", 10, "listen: this does not fit; wanted is: Address and port."),
+        ("{bare: 5}", 8, "bare: a text must stand here, in quotes where it looks like a number"),
+        ("{path: 5}", 8, "path: a path must stand here"),
+        ("{pair: {}}", 2, "'left' is missing; also: 'right' is missing"),
         ("{bare: y}", 8, "bare: this does not fit; wanted is: another text"),
         ("[1]", 1, "keys with values must stand here"),
     ],

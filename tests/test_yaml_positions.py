@@ -76,6 +76,7 @@ def test_all_problems_are_found_at_once():
         ("a: *x", (1, 4), "no valid YAML: found undefined alias"),
         ("a: 1\nb: é\x01", (2, 5), "no valid YAML: control characters are not allowed"),
         ("a: 1\n---\nb: 2", (2, 1), "no valid YAML: but found another document"),
+        ("i:\n\ta: x", (2, 1), "indent with blanks, not with tabs"),
         ("i: {a: ${X}}", (1, 9), 'inside of {…} and […], write "${NAME}" with quotes'),
     ],
 )

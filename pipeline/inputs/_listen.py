@@ -9,22 +9,14 @@ from collections.abc import Callable, Collection
 from typing import Any, Protocol
 from weakref import WeakSet
 
+from pipeline.address import refused, split
 from pipeline.contract import Unusable
 from pipeline.tls import HANDSHAKE_SECONDS, TLS
 
 log = logging.getLogger("aiologs.inputs")
 
-ADDRESS = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):\d{1,5}$"
-"""`host:port`, `[::1]:port`, `:port`: all addresses of this host."""
-
 _GRACE, _LOOK = 0.5, 0.01
 """Seconds for which a listener that ends takes what clients send that can't know of it yet, and looks for them."""
-
-
-def split(address: str) -> tuple[str | None, int]:
-    """The host, None for all addresses, and the port."""
-    host, _, port = address.rpartition(":")
-    return host.strip("[]") or None, int(port)
 
 
 class Listens(Protocol):
@@ -51,7 +43,10 @@ class Endpoint:
     async def open(self, connect: Callable[[], asyncio.Protocol]) -> None:
         """Listen: on the sockets that were given, else on new ones; raises `Unusable`."""
         loop, options, (host, port) = asyncio.get_running_loop(), self._options, split(self._options.listen)
-        tls = options.tls.context() if options.tls else None
+        try:
+            tls = options.tls.context() if options.tls else None
+        except Unusable as error:
+            raise Unusable(f"input {self._name}: {error}") from error
         more: dict[str, Any] = {"backlog": 512, "ssl": tls, "ssl_handshake_timeout": HANDSHAKE_SECONDS if tls else None}
 
         def accepted() -> asyncio.Protocol:
@@ -64,7 +59,7 @@ class Endpoint:
             else:
                 self._servers = [await loop.create_server(accepted, host, port, **more)]
         except OSError as error:
-            raise Unusable(f"input {self._name}: can't listen on {options.listen}: {error.strerror}") from error
+            raise Unusable(f"input {self._name}: can't listen on {options.listen}: {refused(error)}") from error
         self.sockets[:] = [sock for each in self._servers for sock in each.sockets]
         self.ports = [each.getsockname()[1] for each in self.sockets]
         self.listening.set()

@@ -12,8 +12,9 @@ from typing import cast
 
 from pydantic import Field
 
+from pipeline.address import Address
 from pipeline.contract import Context
-from pipeline.inputs._listen import ADDRESS, Endpoint
+from pipeline.inputs._listen import Endpoint
 from pipeline.inputs._peers import Peers, Room, address_of
 from pipeline.tls import TLS
 
@@ -26,7 +27,7 @@ _WATCH = 1.0
 class Listener(Room):
     """Options of whatever listens."""
 
-    listen: str = Field(pattern=ADDRESS, description="Address and port; `:5044` listens on all addresses.")
+    listen: Address = Field(description="Address and port; `:5044` listens on all addresses.")
     tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
     in_flight: int = Field(
         default=64 << 20, ge=1, description="Bytes of all connections that are read and not yet stored."

@@ -35,6 +35,7 @@ In odd cases:
 
 import asyncio
 import contextlib
+import logging
 from typing import Literal
 
 from pydantic import BaseModel, Field
@@ -43,6 +44,8 @@ from pipeline.contract import Context, Deliver
 from pipeline.inputs._follow import Follow
 from pipeline.inputs._multiline import DESCRIPTION, Multiline
 from pipeline.inputs._scan import watch
+
+log = logging.getLogger("aiologs.inputs.file")
 
 _BETWEEN = 0.25  # seconds from one look at all files to the next, when files come and go all the time
 
@@ -101,6 +104,8 @@ class File:
         follow = Follow(self.options, self.context, deliver, wake.set)
         try:
             await follow.look()
+            if not follow.sources:
+                log.info("input %s: no file matches %s yet", self.context.name, ", ".join(self.options.paths))
             await (self._once(follow, stop, wake) if self.context.once else self._follow(follow, stop, wake))
             await follow.drain()
         finally:

@@ -33,6 +33,7 @@ from uuid import uuid4
 import orjson
 from pydantic import Field
 
+from pipeline.address import Address
 from pipeline.contract import Batch, Context, Deliver, Full, Outcome
 from pipeline.inputs import _aiohttp, _bodies, _otlp
 from pipeline.inputs._auth import Auth, known
@@ -40,7 +41,7 @@ from pipeline.inputs._bodies import Body, BodyError, TooMany
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._ids import DESCRIPTION, Identity, Occurrences, document_ids
 from pipeline.inputs._intake import Intake
-from pipeline.inputs._listen import ADDRESS, Endpoint
+from pipeline.inputs._listen import Endpoint
 from pipeline.inputs._peers import Peers, Room
 from pipeline.tls import TLS
 
@@ -64,7 +65,7 @@ class Http:
     class Options(Room, Buffering):
         """The options of the input."""
 
-        listen: str = Field(pattern=ADDRESS, description="Address and port; `:8080` listens on all addresses.")
+        listen: Address = Field(description="Address and port; `:8080` listens on all addresses.")
         tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
         auth: Auth = Field(default=Auth(), description="Who may send; empty: everybody who reaches the port.")
         malformed: Literal["refuse", "set_aside"] = Field(

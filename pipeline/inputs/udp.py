@@ -22,10 +22,10 @@ from typing import Any
 
 from pydantic import Field
 
+from pipeline.address import Address, refused, split
 from pipeline.contract import Context, Deliver, Unusable
 from pipeline.inputs._buffering import Buffering
 from pipeline.inputs._gather import Gather
-from pipeline.inputs._listen import ADDRESS, split
 from pipeline.inputs._multiline import DESCRIPTION, Assembler, Multiline
 
 log = logging.getLogger("aiologs.inputs")
@@ -40,7 +40,7 @@ class Udp:
     class Options(Buffering):
         """Where to listen, and how much may wait."""
 
-        listen: str = Field(pattern=ADDRESS, description="Address and port; `:5514` listens on all addresses.")
+        listen: Address = Field(description="Address and port; `:5514` listens on all addresses.")
         in_flight: int = Field(default=32 << 20, ge=1, description="Bytes that are received and not yet stored.")
         receive_buffer: int = Field(
             default=8 << 20,
@@ -81,7 +81,7 @@ class Udp:
             sock = self.sockets[0] if self.sockets else await _bound(options.listen)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer)
         except OSError as error:
-            raise Unusable(f"input {name}: can't listen on {options.listen}: {error.strerror}") from error
+            raise Unusable(f"input {name}: can't listen on {options.listen}: {refused(error)}") from error
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(lambda: datagrams, sock=sock)
         self.sockets, self.ports = [sock], [sock.getsockname()[1]]
         self.listening.set()

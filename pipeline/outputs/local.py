@@ -66,7 +66,8 @@ class Local:
         except (OSError, sqlite3.Error) as error:
             await self._group.stop()
             advice = next((advice for sign, advice in _ADVICE.items() if sign in str(error)), _DAMAGED)
-            raise Unusable(f"output {self._name}: can't use {self._path}: {error}; {advice}") from error
+            reason = f"{error}; {advice}" if isinstance(error, sqlite3.Error) else f"its folder: {error.strerror}"
+            raise Unusable(f"output {self._name}: can't use {self._path}: {reason}") from error
 
     def _open(self) -> sqlite3.Connection:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,12 +12,10 @@ import pytest
 import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from pipeline.contract import Context, Unusable
 from pipeline.inputs import _server, beats
 from pipeline.inputs._ids import Occurrences, document_ids
-from pipeline.inputs._listen import split
 from pipeline.inputs.beats import Beats
 from tests.inputs.deliveries import Deliveries, until
 
@@ -482,20 +480,6 @@ async def test_hostile_clients_do_not_disturb_a_good_one():
             good.send(window(str(n)))
             assert await good.acknowledged() == (2, 1)
         await until(lambda: run.metrics.counts.get(("connection_errors", "protocol")) == 6)
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [("0.0.0.0:5044", ("0.0.0.0", 5044)), (":5044", (None, 5044)), ("[::1]:1", ("::1", 1)), ("a.b:2", ("a.b", 2))],
-)
-def test_addresses(address, expected):
-    assert split(Beats.Options(listen=address).listen) == expected
-
-
-@pytest.mark.parametrize("address", ["5044", "::1:5044", "a b:1", "x:", "http://x:1"])
-def test_what_is_no_address(address):
-    with pytest.raises(ValidationError):
-        Beats.Options(listen=address)
 
 
 @pytest.mark.parametrize(

@@ -347,6 +347,12 @@ async def test_a_single_run_reads_all_there_is_and_ends(rig):
     assert await rig.once() == []
 
 
+async def test_paths_that_match_nothing_are_told(rig, caplog):
+    with caplog.at_level("INFO"):
+        assert await rig.once() == []
+    assert f": no file matches {rig.folder}/*.log* yet" in caplog.text
+
+
 async def test_a_single_run_told_to_stop_ends(rig):
     rig.write("a.log", lines(0, 100))
     stop = asyncio.Event()

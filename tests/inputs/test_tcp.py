@@ -11,7 +11,7 @@ from typing import Any, cast
 import pytest
 import uvloop
 
-from pipeline.contract import Context
+from pipeline.contract import Context, Unusable
 from pipeline.inputs import _gather, _listen, _server
 from pipeline.inputs.tcp import Tcp
 from tests.inputs.deliveries import Deliveries, until
@@ -215,6 +215,12 @@ async def test_a_handshake_that_is_under_way_at_the_stop_is_awaited(certified, m
         writer.close()
         await run.task
         assert run.delivery.records == [b"one"]
+
+
+async def test_a_certificate_that_is_not_there_is_told_with_the_input_that_wants_it():
+    run = Running({"tls": {"certificate": "/none.crt"}})
+    with pytest.raises(Unusable, match=r"^input sys: TLS: /none\.crt: No such file or directory$"):
+        await run.task
 
 
 async def test_a_silent_client_is_closed_only_where_that_is_asked_for():
