@@ -1,8 +1,8 @@
 """OTLP/HTTP logs (https://opentelemetry.io/docs/specs/otlp/#otlphttp): requests to records, and the answer. No I/O.
 
-A log record becomes `{"timestamp": NANOSECONDS, "level": TEXT, "message": BODY, "attributes": {…}, "resource": {…},
-"scope": {…}, "traceId": HEX, "spanId": HEX, "eventName": TEXT}`, without what is empty: names that the stages know.
-A body that is no text goes to `body`.
+A log record becomes `{"timestamp": NANOSECONDS, "level": TEXT, "severity": NUMBER, "message": BODY, "attributes": {…},
+"resource": {…}, "scope": {…}, "traceId": HEX, "spanId": HEX, "eventName": TEXT}`, without what is empty: names that the
+stages know. A body that is no text goes to `body`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,8 @@ def _record(resource: Any, scope: dict[str, Any], **fields: Any) -> dict[str, An
     number, text = fields.pop("number"), fields.pop("text")
     level = text or (_RANGES[(number + 3) // 4] if 0 < number <= 24 else "")
     message = {"message": body} if isinstance(body, str) else {"body": body}
-    return {**fields, "level": level, **message, "resource": resource, "scope": _lean(scope)}
+    severity = number if 0 < number <= 24 else 0
+    return {**fields, "level": level, "severity": severity, **message, "resource": resource, "scope": _lean(scope)}
 
 
 # --- protobuf ---

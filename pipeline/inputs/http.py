@@ -14,6 +14,9 @@
 | 429 | there is no room now, nor in the disk buffer: send it again after `Retry-After` seconds |
 | 503 | the daemon has been stopping for half a second: send it again, to another one or after `Retry-After` seconds |
 
+A log record of OTLP becomes an event with `timestamp`, `level`, `severity`, `message` (`body`, where it is no text),
+`attributes`, `resource`, `scope`, `traceId`, `spanId` and `eventName`, without those that are empty.
+
 A client that sends a request again, because the answer was lost, makes no second documents where it names the request
 (`Idempotency-Key`), gives ids (bulk requests, `@metadata._id`) or its records carry a time; see `identity`.
 Every answer carries `x-correlation-id`: the client's own, or one that was made.
@@ -27,14 +30,15 @@ import os
 import re
 import time
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from uuid import uuid4
 
 import orjson
 from pydantic import Field
 
+from pipeline import registry
 from pipeline.address import Address
-from pipeline.contract import Batch, Context, Deliver, Full, Outcome
+from pipeline.contract import Batch, Context, Decoder, Deliver, Full, Outcome, Refusal
 from pipeline.inputs import _aiohttp, _bodies, _otlp
 from pipeline.inputs._auth import Auth, known
 from pipeline.inputs._bodies import Body, BodyError, TooMany
@@ -68,10 +72,11 @@ class Http:
         listen: Address = Field(description="Address and port; `:8080` listens on all addresses.")
         tls: TLS | None = Field(default=None, description="Speak TLS, with this certificate.")
         auth: Auth = Field(default=Auth(), description="Who may send; empty: everybody who reaches the port.")
-        malformed: Literal["refuse", "set_aside"] = Field(
+        malformed: Literal["refuse", "refuse_all", "set_aside"] = Field(
             default="refuse",
             description="Records that can't be processed: answer 400 and name them, or set them aside and answer 200, "
-            "as always with `buffer: disk`.",
+            "as always with `buffer: disk`. With refuse_all nothing of a request is taken in which a record can't be "
+            "decoded, but for bulk requests and OTLP, which are answered by record.",
         )
         compatible: Literal["logstash"] | None = Field(
             default=None,
@@ -95,7 +100,9 @@ class Http:
         self._credentials = options.auth.credentials()
         self._identity = f"http-{uuid4().hex[:16]}"
         told = options.compatible is None and options.buffer == "memory"
-        self._refuse = options.malformed == "refuse" and told
+        self._refuse = options.malformed != "set_aside" and told
+        whole = options.malformed == "refuse_all" and options.compatible is None
+        self._decoder = _decoder(context.decode) if whole else None
         self._leaving = self._stopping = False
         self._peers = Peers(options, context)
         self._intake = Intake(options, self._peers)
@@ -172,19 +179,20 @@ class Http:
     async def _take(self, request: BaseRequest, data: bytes) -> Response:
         path, kind, started = request.path.rstrip("/"), request.content_type.lower(), time.monotonic()
         key = request.headers.get("Idempotency-Key", "")
-        body, batch = await self._intake.work(len(data), self._parsed, path, kind, key, data)
+        body, batch, outcome = await self._intake.work(len(data), self._parsed, path, kind, key, data)
         del data  # what was made of it is enough to hold
-        outcome = await self._deliver(batch, wait=False) if batch else Outcome()
+        if batch:
+            outcome = await self._deliver(batch, wait=False)
         if path.endswith("/_bulk"):
             took = round((time.monotonic() - started) * 1000)
             return self._json(200, _bodies.bulk_answer(body, dict(outcome.refused), took))
         if path.endswith("/v1/logs"):
             answer = _otlp.answer(kind, [reason for _, reason in outcome.refused])
             return self._response(body=answer, content_type=kind)
-        return self._told(body, outcome)
+        return self._told(body.count() - len(outcome.refused) if batch else 0, outcome)
 
-    def _parsed(self, path: str, kind: str, key: str, data: bytes) -> tuple[Body, Batch | None]:
-        """The records of a body, None where there are none; raises `BodyError`."""
+    def _parsed(self, path: str, kind: str, key: str, data: bytes) -> tuple[Body, Batch | None, Outcome]:
+        """A body, its records, None where none is to be delivered, and why; raises `BodyError`."""
         most = self._options.max_records
         if path.endswith("/_bulk"):
             body = _bodies.bulk(data, path.removesuffix("/_bulk").strip("/"), most)
@@ -195,12 +203,16 @@ class Http:
                 kind = "text/plain"  # as Logstash takes what it has no codec for
             body = _bodies.split(kind, data, most, text=self._context.decode != "json")
         if not body.block:
-            return body, None
+            return body, None, Outcome()
         if body.lines() > most:
             raise TooMany(most)
         batch = Batch(self._context.name, body.block, self._identity, ends=body.ends, refuse=self._refuse)
-        batch.ids = self._ids(key, body, batch.records())
-        return body, batch
+        records = batch.records()
+        by_record = path.endswith(("/_bulk", "/v1/logs"))
+        if self._decoder and not by_record and (bad := _undecodable(self._decoder, records)):
+            return body, None, Outcome(bad)
+        batch.ids = self._ids(key, body, records)
+        return body, batch, Outcome()
 
     def _ids(self, key: str, body: Body, records: list[bytes]) -> list[str]:
         if self._options.identity == "client" and _KEY.fullmatch(key):
@@ -213,13 +225,13 @@ class Http:
 
     # --- answers ---
 
-    def _told(self, body: Body, outcome: Outcome) -> Response:
+    def _told(self, stored: int, outcome: Outcome) -> Response:
         if self._options.compatible == "logstash":
             return self._response(text="ok")
         if not outcome.refused:
-            return self._json(200, orjson.dumps({"stored": body.count()}))
+            return self._json(200, orjson.dumps({"stored": stored}))
         errors = [{"line": n + 1, "reason": reason} for n, reason in outcome.refused]
-        return self._json(400, orjson.dumps({"stored": body.count() - len(errors), "errors": errors}))
+        return self._json(400, orjson.dumps({"stored": stored, "errors": errors}))
 
     def _error(self, status: int, message: str) -> Response:
         return self._json(status, orjson.dumps({"error": message}))
@@ -230,6 +242,22 @@ class Http:
     def _response(self, **parts: Any) -> Response:
         response: Response = self._web.Response(**parts)
         return response
+
+
+def _decoder(name: str) -> Decoder:
+    """The decoder of this name, as it is without options."""
+    return cast("Decoder", registry.find("stage", name)(registry.options("stage", name)()))
+
+
+def _undecodable(decoder: Decoder, records: list[bytes]) -> list[Refusal]:
+    """The records that can't be decoded, and why; blank ones don't count."""
+    found = []
+    for n, record in enumerate(records):
+        try:
+            decoder.decode([record] if record.strip() else [])
+        except Exception as error:  # noqa: BLE001 - as the chain takes whatever a decoder raises
+            found.append(Refusal(n, f"{type(error).__name__}: {error}"))
+    return found
 
 
 _GREETINGS = {

@@ -430,6 +430,32 @@ async def test_with_a_disk_buffer_nothing_is_refused():
         assert list(server.deliver.stored.values()) == [b"!", b'{"a":1}']
 
 
+@pytest.mark.parametrize("buffer", ["memory", "disk"])
+async def test_of_a_request_with_a_malformed_record_nothing_is_taken_where_that_is_asked_for(buffer):
+    async with Server(malformed="refuse_all", buffer=buffer) as server:
+        status, body, _ = await server.post(b'{"a":1}\n\n{bad\n[2]\n')
+        assert (status, body["stored"]) == (400, 0)
+        assert [error["line"] for error in body["errors"]] == [3, 4]
+        assert body["errors"][0]["reason"].startswith("JSONDecodeError: ")
+        assert body["errors"][1]["reason"] == "TypeError: must be a JSON object, not an array"
+        assert not server.deliver.batches
+        assert (await server.post(b'{"a":1}\n\n{"b":2}\n'))[:2] == (200, {"stored": 2})
+
+
+async def test_bulk_requests_are_answered_by_record_in_any_case():
+    async with Server(malformed="refuse_all") as server:
+        data = b'{"create":{}}\n{"a":1}\n{"create":{}}\n!\n'
+        status, body, _ = await server.post(data, path="/_bulk")
+        assert (status, [item["create"]["status"] for item in body["items"]]) == (200, [201, 400])
+        assert list(server.deliver.stored.values()) == [b'{"a":1}']
+
+
+async def test_logstashs_clients_are_never_refused():
+    async with Server(malformed="refuse_all", compatible="logstash") as server:
+        assert (await server.post(b"{bad"))[:2] == (200, b"ok")
+        assert list(server.deliver.stored.values()) == [b"{bad"]
+
+
 async def test_what_is_empty_or_blank_does_not_count():
     async with Server() as server:
         assert (await server.post(b" ", "application/json"))[:2] == (200, {"stored": 0})

@@ -34,6 +34,7 @@ EXPECTED = [
     {
         "timestamp": TIME,
         "level": "ERROR",
+        "severity": 17,
         "message": "it broke",
         "attributes": {"n": 2**60, "list": [0.5], "map": {"b": "ff"}, "nothing": None},
         "resource": {"service.name": "api"},
