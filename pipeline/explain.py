@@ -202,7 +202,7 @@ def _notes(step: Step, events: list[Event]) -> list[str]:
     """Which conditions decide about the first event."""
     notes = []
     if step.spec.when and not any(step.condition(event) for event in events if step.condition):
-        notes.append(f"skipped: not {step.spec.when}")
+        notes.append(f"skipped, for this does not hold: {step.spec.when}")
     rules = getattr(step.spec.options, "rules", None)
     if isinstance(rules, list) and events and all(hasattr(rule, "when") for rule in rules):
         held = (n for n, rule in enumerate(rules) if Condition(rule.when)(events[0]))

@@ -134,7 +134,7 @@ def test_what_a_later_stage_redacts_is_hidden_from_the_first_stage_on(file):
 def test_a_redaction_with_a_condition_hides_also_what_it_will_not_redact(file):
     result = explained(file, '[redact: {when: "a == 1"}]', {"secret": "hunter2"})
     assert "hunter2" not in str(result)
-    assert result.stops[1].notes == ["skipped: not a == 1"]
+    assert result.stops[1].notes == ["skipped, for this does not hold: a == 1"]
 
 
 def test_what_can_not_be_redacted_is_not_shown_at_all(file):
