@@ -130,6 +130,7 @@ class _Reader:
         if settings:
             self.sources(settings)
             self.addresses(settings.admin, [part for part in inputs if part])
+            self.paths([part for part in outputs if part])
         if settings is None or self.problems:
             raise ConfigError(self.path, self.text, self.problems)
         return Config(
@@ -286,6 +287,14 @@ class _Reader:
                     self.wrong(self.tree.mark((*place, "listen")), f"{other} listens on port {port} already")
             if port.strip("0"):  # 0 is any that is free
                 taken.append((who, type_ == "udp", host, port))
+
+    def paths(self, outputs: list[OutputPart]) -> None:
+        """See that no two write to one file or folder."""
+        taken: dict[Path, str] = {}
+        for part in outputs:
+            path = getattr(part.options, "path", None)
+            if path is not None and (first := taken.setdefault(Path(path).absolute(), part.name)) != part.name:
+                self.wrong(self.tree.mark(("outputs", part.name, "path")), f"output {first!r} writes there already")
 
     def validate(self, model: type[BaseModel], value: Any, place: Place, beside: AbstractSet[str] = NOTHING) -> Any:
         """The model's instance; None with problems at the places that its errors concern."""

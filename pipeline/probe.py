@@ -1,7 +1,7 @@
 """`check --connect`: whether the servers and files that a configuration names can be reached from here.
 
 What to try is known by the names of options: `paths` and `path` are files, `brokers` are Kafka's addresses, `hosts`
-are URLs of Elasticsearch. What listens is not tried: the daemon itself may hold the address.
+are URLs of Elasticsearch, `tls` names certificates. What listens is not tried: the daemon itself may hold the address.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import orjson
 
 from pipeline.config import Config, InputPart, OutputPart
+from pipeline.contract import Unusable
 from pipeline.setup.cluster import authorization, tls
 
 SECONDS = 5.0
@@ -84,9 +85,19 @@ def _elasticsearch(name: str, url: Any, options: Any) -> Result:
         return what, f"no answer as Elasticsearch gives: {str(getattr(error, 'reason', None) or error).strip()}"
 
 
+def _tls(name: str, options: Any, _: Any) -> Result:
+    """Whether certificates and keys can be used."""
+    try:
+        options.context()
+    except Unusable as error:
+        return name, str(error)
+    return f"{name}: TLS: {options.certificate or options.ca or 'the authorities of this system'}", None
+
+
 _ATTEMPTS: dict[str, Callable[[str, Any, Any], Result]] = {
     "paths": _files,
     "path": _output_file,
     "brokers": _broker,
     "hosts": _elasticsearch,
+    "tls": _tls,
 }

@@ -1,6 +1,8 @@
 """Settings for all tests."""
 
 import asyncio
+import shutil
+import subprocess
 from functools import partial
 
 import pytest
@@ -35,6 +37,17 @@ async def dead(tmp_path):
     await dead.start()
     yield dead
     await dead.stop()
+
+
+@pytest.fixture
+def certified(tmp_path):
+    """The files of a key and its certificate."""
+    if not shutil.which("openssl"):
+        pytest.skip("the openssl command makes the certificate")
+    key, certificate = tmp_path / "key", tmp_path / "crt"
+    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=x -keyout {key} -out {certificate}"
+    subprocess.run(command.split(), check=True, capture_output=True)
+    return key, certificate
 
 
 def pytest_terminal_summary(terminalreporter):

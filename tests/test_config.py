@@ -340,6 +340,11 @@ def test_two_may_listen_on_one_port_of_different_addresses_or_kinds_and_on_any(f
     assert len(loaded(file, LISTENERS.format("null", a, type_, b)).inputs) == 2
 
 
+def test_two_outputs_that_write_to_one_path_are_told(file):
+    text = "inputs: {app: {type: file}}\noutputs:\n  es: {type: store, path: y}\n  b: {type: store, path: ./y}\n"
+    assert mistakes(file, text) == [(4, 26, "output 'es' writes there already")]
+
+
 def test_a_file_that_can_not_be_read_is_no_mistake_in_it(file):
     for path in (file.with_name("missing"), file.parent):
         with pytest.raises(Unusable, match=f"^{path}: can't read it: .*; -c FILE says which file is read") as caught:

@@ -14,8 +14,10 @@ from pydantic import SecretStr
 from pipeline.chain import StageSpec
 from pipeline.config import Config, OutputPart
 from pipeline.dead import Limits
+from pipeline.inputs._brokers import ClientTLS
 from pipeline.log import LogOptions
 from pipeline.probe import probe
+from pipeline.tls import TLS
 from pipeline.yaml_positions import Mark
 
 
@@ -210,3 +212,18 @@ def test_the_client_s_certificate_and_the_authority_are_used(tried, monkeypatch)
 def test_a_certificate_that_is_not_there_is_a_problem(tried):
     ((_, problem),) = tried(hosts=["https://localhost"], ca="/no/such/ca.pem")
     assert "No such file" in problem
+
+
+def test_the_certificate_of_a_listener_is_tried(tried, certified: tuple[Path, Path]):
+    key, certificate = certified
+    assert tried(tls=TLS(certificate=certificate, key=key)) == [(f"es: TLS: {certificate}", None)]
+    key.unlink()
+    problem = f"TLS: {certificate} and {key}: No such file or directory"
+    assert tried(tls=TLS(certificate=certificate, key=key)) == [("es", problem)]
+
+
+def test_the_authorities_of_brokers_are_tried(tried, tmp_path):
+    assert tried(tls=ClientTLS()) == [("es: TLS: the authorities of this system", None)]
+    ((_, problem),) = tried(tls=ClientTLS(ca=tmp_path / "none"))
+    assert problem is not None
+    assert f"TLS: {tmp_path}/none: " in problem
