@@ -23,7 +23,7 @@ from elastic_transport.client_utils import url_to_node_config
 from elasticsearch import AsyncElasticsearch
 
 from pipeline.outputs._answers import FILTER, Failed, Kind, failed
-from pipeline.outputs._nodes import Node, Nodes
+from pipeline.outputs._nodes import Node, Nodes, reason
 
 # It would warn at every try of a node that is away; an outage is told once, by the output.
 logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
@@ -140,11 +140,11 @@ class Connection:
                 method, target, body=body, max_retries=0, headers={**self._headers, **headers}
             )
         except (TransportError, ValueError) as error:  # a redirect to nonsense is a ValueError
-            reason = str(getattr(error, "message", error)) or type(error).__name__
+            said = reason(error)
             _let_go(error)
         else:
             return meta.status, answer, "x-elastic-product" in meta.headers
-        raise Failed(Kind.AWAY, reason)
+        raise Failed(Kind.AWAY, said)
 
     async def close(self) -> None:
         """Close the connections."""

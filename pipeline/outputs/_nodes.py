@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -32,6 +33,14 @@ PROBE_SECONDS = 3.0
 """A node that takes longer for the smallest of answers is not there."""
 ABSENCE_SECONDS = 30.0
 """The longest time after which a node that did not answer is asked again."""
+
+
+_TLS = re.compile(r" ssl:(\w+|<[^>]*>)")
+
+
+def reason(error: Exception) -> str:
+    """What an error of the client says, without the TLS context that aiohttp names also where there is none."""
+    return _TLS.sub("", str(getattr(error, "message", error))) or type(error).__name__
 
 
 class _Quiet(AiohttpHttpNode):
@@ -73,7 +82,7 @@ class Node(_Quiet):
         try:
             answer = await self._prober.perform_request("GET", "/", headers=HttpHeaders(self.nodes.headers))
         except (TransportError, ValueError) as error:  # a redirect to nonsense is a ValueError
-            self.nodes.probed(self, str(getattr(error, "message", error)))
+            self.nodes.probed(self, reason(error))
             return False
         self.nodes.probed(self, None if answer.meta.status < 500 else f"it answers {answer.meta.status}")
         return answer.meta.status < 500

@@ -7,11 +7,13 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
+import elastic_transport
 import pytest
 
 from pipeline.outputs import _nodes
 from pipeline.outputs._answers import Failed
 from pipeline.outputs._connection import Connection
+from pipeline.outputs._nodes import reason
 from tests.fake_elasticsearch import FakeElasticsearch, Hang
 
 
@@ -73,6 +75,12 @@ async def tries(made: Connection, count: int) -> int:
         except Failed:
             failed += 1
     return failed
+
+
+@pytest.mark.parametrize("tls", ["default", "False", "<ssl.SSLContext object at 0x7fbed54211c0>"])
+def test_a_reason_does_not_speak_of_tls_where_there_may_be_none(tls):
+    error = elastic_transport.ConnectionError(f"Cannot connect to host a:9 ssl:{tls} [Connect call failed ('a', 9)]")
+    assert reason(error) == "Cannot connect to host a:9 [Connect call failed ('a', 9)]"
 
 
 async def test_each_gets_requests_in_turn(fake):
