@@ -45,6 +45,7 @@ def check(path: Path, *, connect: bool = False) -> Report:
         report.problems = error.texts
         return report
     report.found = _parts(config)
+    report.warnings += _too_early(config)
     chain = _chain(config, report, connect=connect)
     if chain is not None:
         report.warnings += chain.warnings
@@ -78,6 +79,16 @@ def _parts(config: Config) -> list[str]:
     outputs = ", ".join(f"{part.name} ({part.type})" for part in config.outputs.values())
     stages = " → ".join(spec.name for spec in config.stages)
     return [f"inputs   {inputs}", f"stages   {stages}", f"outputs  {outputs}"]
+
+
+def _too_early(config: Config) -> Iterator[str]:
+    """A warning for each stage that looks for the day of an event before there is one."""
+    types = [spec.type for spec in config.stages]
+    if "timestamp" in types:
+        for spec in config.stages[: types.index("timestamp")]:
+            if spec.type == "route":
+                hint = "it stands before timestamp, so events have no day yet and go to its undated index"
+                yield f"warning: {config.problem(config.mark(spec.name), f'{spec.name}: {hint}')}"
 
 
 def _chain(config: Config, report: Report, *, connect: bool) -> Chain | None:

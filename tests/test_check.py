@@ -33,7 +33,7 @@ class Part:
 @pytest.fixture(autouse=True, scope="module")
 def _parts(tmp_path_factory):
     route = PART.replace("return [event for", "return [event | {'@index': 'logs', 'a.b': 1} for")
-    stages = {"json": PART, "route": route}
+    stages = {"json": PART, "route": route, "timestamp": PART}
     with parts(tmp_path_factory.mktemp("parts"), inputs={"file": PART}, stages=stages, outputs={"store": PART}):
         yield
 
@@ -65,6 +65,14 @@ def test_a_good_file_is_ok_and_shows_what_was_found(checked):
 
 def test_what_stages_have_to_say_is_shown_as_a_warning(checked):
     assert checked("").warnings == ["the database is old"]
+
+
+def test_a_route_before_the_time_of_an_event_is_known_is_warned_of(checked):
+    (warning,) = (
+        each for each in checked("stages: [route, timestamp, route: {name: again}]").warnings if "warning: " in each
+    )
+    assert ":4:10: route: it stands before timestamp, so events have no day yet" in warning
+    assert "warning: " not in "".join(checked("stages: [timestamp, route]").warnings)
 
 
 def test_mistakes_in_the_file_are_all_shown(checked):
