@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Annotated
@@ -10,6 +11,11 @@ from pydantic import AfterValidator, Field
 
 _FORM = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:\[\]]*):\d{1,5}$"
 _LAST = 65_535
+_HINTS = {
+    errno.EACCES: " (a port below 1024 is for root, or takes the capability CAP_NET_BIND_SERVICE)",
+    errno.EADDRINUSE: " (by which program, `ss -lntup` says)",
+    errno.EADDRNOTAVAIL: " (it is none of this host's own)",
+}
 
 
 def _checked(address: str) -> str:
@@ -28,7 +34,7 @@ def refused(error: OSError) -> str:
     """Why an address can't be had, without asyncio's repetition of it."""
     if isinstance(error, socket.gaierror) or not error.errno:
         return error.strerror or str(error)
-    return os.strerror(error.errno)
+    return os.strerror(error.errno) + _HINTS.get(error.errno, "")
 
 
 Address = Annotated[str, Field(pattern=_FORM), AfterValidator(_checked)]

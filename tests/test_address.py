@@ -38,8 +38,13 @@ def test_a_port_that_there_is_not_would_be_another_one():
     [
         (
             OSError(errno.EADDRINUSE, "error while attempting to bind on …"),
-            "Address already in use",
+            "Address already in use (by which program, `ss -lntup` says)",
         ),
+        (
+            OSError(errno.EACCES, "x"),
+            "Permission denied (a port below 1024 is for root, or takes the capability CAP_NET_BIND_SERVICE)",
+        ),
+        (OSError(errno.ENETUNREACH, "x"), "Network is unreachable"),
         (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
         (OSError("could not bind on any address out of []"), "could not bind on any address out of []"),
     ],

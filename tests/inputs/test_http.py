@@ -419,7 +419,7 @@ async def test_a_port_that_is_taken_is_named():
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
         context = Context("web", "host", positions=None)
-        with pytest.raises(Unusable, match=rf"input web: can't listen on 127\.0\.0\.1:{port}: Address already in use$"):
+        with pytest.raises(Unusable, match=rf"input web: can't listen on 127\.0\.0\.1:{port}: Address already in use"):
             await Http(Http.Options(listen=f"127.0.0.1:{port}"), context).run(Deliver(), asyncio.Event())
 
 
