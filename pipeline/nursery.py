@@ -21,7 +21,7 @@ import time
 from pipeline import memory, messages
 from pipeline.chain import Chain, ChainSpec
 from pipeline.contract import Batch, Unusable
-from pipeline.messages import Inbox
+from pipeline.messages import Link
 
 REFRESH = 10.0
 """Seconds after which stages may notice changed files."""
@@ -29,25 +29,25 @@ _PATIENCE = 5.0
 """Seconds in which the nursery must have forked a worker, else it is taken for dead."""
 
 
-def _serve(chain: Chain, sock: socket.socket) -> None:
-    """A worker's life: batches in, documents out, until the daemon closes the socket."""
-    refreshed, inbox = time.monotonic(), Inbox()
+def _serve(chain: Chain, link: Link) -> None:
+    """A worker's life: batches in, documents out, until the daemon closes the connection."""
+    refreshed = time.monotonic()
     while True:
-        batches: list[Batch] = messages.receive(sock, inbox)
+        batches: list[Batch] = link.receive()
         results = [chain.run(batch) for batch in batches]
         gauges: dict[str, float] = {}
         if time.monotonic() - refreshed > REFRESH:
             refreshed = time.monotonic()
             gauges = chain.refresh()
             memory.give_back()  # the collector is off otherwise: events make no cycles, exceptions may
-        messages.send(sock, (results, gauges))
+        link.send((results, gauges))
 
 
-def _child(chain: Chain, sock: socket.socket) -> None:
+def _child(chain: Chain, link: Link) -> None:
     """What a forked worker does instead of returning."""
     code = 1
     try:
-        _serve(chain, sock)
+        _serve(chain, link)
         code = 0
     except (KeyboardInterrupt, EOFError, BrokenPipeError, ConnectionResetError):
         code = 0
@@ -56,7 +56,7 @@ def _child(chain: Chain, sock: socket.socket) -> None:
 
 
 def _nurse(chain: Chain, control: socket.socket) -> None:
-    """The nursery's life: fork a worker for each socket that comes in; end with the daemon."""
+    """The nursery's life: fork a worker for each connection that comes in; end with the daemon."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps; the daemon sees a worker's end by its socket
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # meant for the daemon, which ends us by closing the socket
@@ -65,15 +65,16 @@ def _nurse(chain: Chain, control: socket.socket) -> None:
     gc.disable()
     gc.freeze()
     while True:
-        _, fds, _, _ = socket.recv_fds(control, 1, 1)
-        if not fds:
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 2)
+        if not descriptors:
             return
-        sock = socket.socket(fileno=fds[0])
         pid = os.fork()
         if not pid:
             control.close()
-            _child(chain, sock)
-        sock.close()
+            theirs, shared = descriptors
+            _child(chain, Link(socket.socket(fileno=theirs), shared))
+        for descriptor in descriptors:
+            os.close(descriptor)
         control.sendall(struct.pack("!i", pid))
 
 
@@ -83,12 +84,12 @@ def main() -> None:
     memory.keep()
     answer = ""
     try:
-        chain = Chain(messages.receive(control, Inbox()))
+        chain = Chain(Link(control).receive())
     except EOFError:
         return
     except Exception as error:  # noqa: BLE001 - whatever it is, the daemon tells it
         answer = str(error)
-    messages.send(control, answer)
+    Link(control).send(answer)
     if not answer:
         _nurse(chain, control)
 
@@ -126,8 +127,9 @@ class Nursery:
         child.returncode = 0  # reaped by us: see close()
         ours.setblocking(False)
         try:
-            await messages.send_soon(ours, spec)
-            answer = await messages.receive_soon(ours, Inbox())
+            link = Link(ours)
+            await link.send_soon(spec)
+            answer = await link.receive_soon()
         except (OSError, EOFError):
             answer = "a chain process can't be started: see the lines above"
         nursery = cls(child.pid, ours)
@@ -136,20 +138,23 @@ class Nursery:
             raise Unusable(answer)
         return nursery
 
-    def fork(self) -> tuple[int, socket.socket]:
-        """Start a worker; returns its process id and the socket to talk to it. Raises `OSError` when it is gone."""
-        ours, theirs = messages.pair()
+    def fork(self) -> tuple[int, Link]:
+        """Start a worker; returns its process id and our end of the connection. Raises `OSError` when it is gone."""
+        ours, theirs = socket.socketpair()
+        shared = messages.memory()
         try:
             with theirs:
-                socket.send_fds(self._control, [b"w"], [theirs.fileno()])
+                socket.send_fds(self._control, [b"w"], [theirs.fileno(), shared])
             data = self._control.recv(4, socket.MSG_WAITALL)
             if len(data) < 4:
                 raise ConnectionResetError("the nursery has ended")
+            ours.setblocking(False)
+            return struct.unpack("!i", data)[0], Link(ours, shared)
         except OSError:
             ours.close()
             raise
-        ours.setblocking(False)
-        return struct.unpack("!i", data)[0], ours
+        finally:
+            os.close(shared)
 
     def close(self) -> None:
         """End the nursery; workers end when their sockets are closed."""

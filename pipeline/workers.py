@@ -9,17 +9,15 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
-from pipeline import messages
 from pipeline.chain import Chain, ChainSpec, Processed
 from pipeline.contract import Batch
 from pipeline.failure import Failure
-from pipeline.messages import Inbox
+from pipeline.messages import Link
 from pipeline.nursery import REFRESH, Nursery
 
 log = logging.getLogger("aiologs.workers")
@@ -79,15 +77,13 @@ class _Died(Exception):
 @dataclass(slots=True)
 class _Worker:
     pid: int
-    sock: socket.socket
-
-    inbox: Inbox = field(default_factory=Inbox)
+    link: Link
 
     async def ask(self, batches: list[Batch]) -> tuple[list[Processed], dict[str, float]]:
         """Have batches processed; the stages' gauges come along now and then."""
         try:
-            await messages.send_soon(self.sock, batches)
-            reply: tuple[list[Processed], dict[str, float]] = await messages.receive_soon(self.sock, self.inbox)
+            await self.link.send_soon(batches)
+            reply: tuple[list[Processed], dict[str, float]] = await self.link.receive_soon()
         except (OSError, EOFError) as error:
             raise _Died(str(error)) from error
         return reply
@@ -95,7 +91,7 @@ class _Worker:
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
-        self.sock.close()
+        self.link.close()
 
 
 class Workers:
@@ -207,7 +203,7 @@ class Workers:
         """End the workers and the nursery."""
         self._stopped = True
         for worker in self._all.values():
-            worker.sock.close()
+            worker.link.close()
         self._all.clear()
         self._nursery.close()
 
