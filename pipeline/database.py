@@ -30,6 +30,8 @@ from pipeline.table import Row, Table, sound
 
 log = logging.getLogger("aiologs.database")
 
+_MOST_REST = 0.25  # seconds
+
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 Values = Sequence[Any] | Mapping[str, Any]
@@ -40,10 +42,14 @@ class StorageError(Exception):
 
 
 class Database:
-    """One file with its tables. `open()` or `start()` come first."""
+    """One file with its tables. `open()` or `start()` come first.
 
-    def __init__(self, path: Path, tables: Sequence[Table]) -> None:
-        self.path = path
+    With `rest`, the next transaction waits for so many times as long as one took, so that what others write to the
+    same disk, and other threads, have most of the time, however much comes.
+    """
+
+    def __init__(self, path: Path, tables: Sequence[Table], *, rest: float = 0.0) -> None:
+        self.path, self._rest = path, rest
         self._file = File(path, tables)
         self._connection: sqlite3.Connection | None = None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=path.name)
@@ -92,7 +98,7 @@ class Database:
         """Write what is waiting; what comes meanwhile goes into the next transaction together."""
         loop = asyncio.get_running_loop()
         while self._waiting:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting, began = self._waiting, [], loop.time()
             results = await loop.run_in_executor(self._thread, self.commit, [work for work, _ in waiting])
             for (_, done), result in zip(waiting, results, strict=True):
                 if done.cancelled():
@@ -101,6 +107,7 @@ class Database:
                     done.set_exception(result)
                 else:
                     done.set_result(result)
+            await asyncio.sleep(min(self._rest * (loop.time() - began), _MOST_REST))
         self._writer = None
 
     # --- in the thread ---

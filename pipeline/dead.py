@@ -34,6 +34,7 @@ log = logging.getLogger("aiologs.dead")
 
 NAME = "dead.db"
 _DAY = 86_400
+_REST = 3.0  # who waits for dead letters has sent bad records; who waits for outputs on the same disk has not
 _PAGE = 500
 """Letters that are read at once."""
 _PUSHED_OUT = 100
@@ -92,7 +93,7 @@ class DeadLetters:
         limits: Limits = _LIMITS,
         count: Callable[[str, int, Mapping[str, str]], None] = lambda *_: None,
     ) -> None:
-        self._database = Database(data_dir / NAME, [_LETTERS, _REPEATS])
+        self._database = Database(data_dir / NAME, [_LETTERS, _REPEATS], rest=_REST)
         self.limits, self._tell, self._looked_for_old = limits, count, 0.0
         self._count = self._bytes = 0
         self._expiring: asyncio.Task[None] | None = None

@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from pipeline import letters
 from pipeline.contract import Batch, Full, Outcome, Output, Refusal
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("aiologs.delivery")
 
-T = TypeVar("T")
+_PASS = 4
+"""Runs that may pass one of records behind bad ones."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,6 +74,8 @@ class Delivery:
         self._ledger = Ledger(metrics, outputs)
         self.storing = Storing(outputs, dead, parked, metrics, self._ledger, limits.park_after)
         self._turns = Turns[Piece]()
+        self._again = Turns[Piece]()  # what the chain has left behind bad records
+        self._passed = 0  # runs since the last one of these
         self._held = Counter[str]()  # what is in flight of each input, as it counts
         self._freed = asyncio.Event()
         self._runs: set[asyncio.Task[None]] = set()
@@ -107,7 +110,7 @@ class Delivery:
 
     def abandon(self) -> None:
         """Give up what is under way, unacknowledged: it will be read again."""
-        self._turns = Turns()  # else the end of one run would begin the next
+        self._turns, self._again = Turns(), Turns()  # else the end of one run would begin the next
         for task in self._runs:
             task.cancel()
 
@@ -144,14 +147,23 @@ class Delivery:
 
     def _start_runs(self) -> None:
         # More in the chain than are worked on would only take others' turns; until then small ones come together.
-        while self._turns and self._busy < self._limits.runs and self._processing < max(1, self.processor.alive):
+        most = max(1, self.processor.alive)
+        while (self._turns or self._again) and self._processing < most and self._busy < self._limits.runs:
             self._processing += 1
             self._busy += 1
-            taken = self._turns.take(self._limits.run_bytes)
+            taken = self._take()
             account = Account(self._ledger, sum(piece.records for piece in taken))
             task = asyncio.create_task(self._run(Run(taken, account)), name="run")
             self._runs.add(task)
             task.add_done_callback(self._runs.discard)
+
+    def _take(self) -> list[Piece]:
+        """The pieces of the next run; what may be nothing but bad records lets some others pass, but not all."""
+        if self._again and (self._passed >= _PASS or not self._turns):
+            self._passed = 0
+            return self._again.take(0)
+        self._passed += 1
+        return self._turns.take(self._limits.run_bytes)
 
     async def _run(self, run: Run) -> None:
         """Take the run's pieces all the way, then tell those who wait for them."""
@@ -232,11 +244,10 @@ class Delivery:
         self._put_back(run, left)
 
     def _put_back(self, run: Run, left: list[Piece]) -> None:
-        """Have pieces wait for another turn, each for a run of its own: all of their records may be bad."""
+        """Have pieces wait for another turn, in small parts."""
         for piece in left:
-            piece.weight = self._limits.run_bytes
             run.account.put_back(piece.records)
-            self._turns.add(piece.batch.input, [piece])
+            self._again.add(piece.batch.input, piece.parts(self._limits.run_bytes // 4))
         run.pieces = [piece for piece in run.pieces if piece not in left]
         self._start_runs()
 

@@ -10,7 +10,7 @@ from pipeline.contract import Batch, Outcome, Refusal
 from pipeline.ledger import Account
 from pipeline.letters import Letter
 from pipeline.together import Together
-from pipeline.turns import split, weight
+from pipeline.turns import pieces, split, weight
 
 if TYPE_CHECKING:
     from pipeline.chain import Processed
@@ -53,6 +53,12 @@ class Piece:
         self.records = first
         self.whole.left += 1
         return Piece(self.whole, rest, self.first + first)
+
+    def parts(self, most: int) -> list[Piece]:
+        """The piece in smaller ones of this weight, which stand for it."""
+        parts = [Piece(self.whole, part, self.first + first) for first, part in pieces(self.batch, most)]
+        self.whole.left += len(parts) - 1
+        return parts
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 Row = tuple[Any, ...]
 
-_LOTS = (512, 64, 8, 1)
+_LOTS = (512, 64, 16, 4, 1)
 """Rows of a statement. There are few sizes, since a statement and its values stay in memory for the next use."""
 
 

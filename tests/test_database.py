@@ -6,6 +6,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -76,6 +77,24 @@ async def test_who_writes_during_a_transaction_waits_for_the_next(database):
     go_on.set()
     await asyncio.gather(first, second, third)
     assert await names(database) == ["a", "b"]
+
+
+async def test_one_that_rests_leaves_the_disk_to_others_and_writes_together_what_came_meanwhile(tmp_path):
+    database, times = Database(tmp_path / "x.db", [THINGS], rest=3), []
+
+    def slow(_: sqlite3.Connection) -> None:
+        times.append(time.monotonic())
+        time.sleep(0.02)
+
+    await database.start()
+    await database.write(slow)
+    said: list[str] = []
+    await database.read(lambda connection: connection.set_trace_callback(said.append))
+    await asyncio.gather(database.write(slow), asyncio.sleep(0.01))
+    await asyncio.gather(*(database.write(partial(put, f"{n}", b"")) for n in range(5)))
+    await database.stop()
+    assert times[1] - times[0] > 4 * 0.02
+    assert said.count("COMMIT") == 2
 
 
 async def test_a_mistake_in_one_write_does_not_touch_its_neighbours(database):

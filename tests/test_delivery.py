@@ -350,6 +350,18 @@ async def test_a_batch_with_bad_records_lets_others_pass_before_its_rest_is_look
     assert r.delivery.in_flight_bytes == 0
 
 
+async def test_what_may_be_nothing_but_bad_records_lets_others_pass_but_not_all():
+    r = rig(run_bytes=1000, bytes=1 << 20)
+    r.echo.gate.clear()
+    bad = asyncio.create_task(r.delivery.deliver(batch(b"bad", b"bad", b"bad", refuse=True)))
+    await until(lambda: r.echo.asked)
+    others = [asyncio.create_task(r.delivery.deliver(batch(b"x" * 900, identity=str(n)))) for n in range(10)]
+    await until(lambda: r.delivery.in_flight_batches == 11)
+    r.echo.gate.set()
+    await asyncio.gather(bad, *others)
+    assert "".join("b" if b"bad" in each.block else "x" for [each] in r.echo.asked) == "bxxxbxxxxbxxx"
+
+
 async def test_of_batches_that_went_together_those_behind_a_bad_one_have_another_turn():
     r = rig()
     given = [batch(*records, ids=[*map(bytes.decode, records)]) for records in ([b"1"], [b"bad", b"2"], [b"3"], [b"4"])]

@@ -29,6 +29,6 @@ def test_rows_go_into_few_sizes_of_statements_since_each_stays_in_memory():
     for count in range(1500):
         found = list(lots(range(count)))
         assert [row for lot in found for row in lot] == list(range(count))
-        assert len(found) <= 2 + 7 + 7 + 7
+        assert len(found) <= 2 + 7 + 3 + 3 + 3
         sizes |= set(map(len, found))
-    assert len(sizes) == 4
+    assert len(sizes) == 5
