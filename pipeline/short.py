@@ -168,7 +168,7 @@ class Short:
                 pieces += [repeat(constant + key), json]
                 constant = b""
             else:
-                pieces.append([key + text if text else b"" for text in json])
+                pieces += [[key if text else b"" for text in json], json]
         pieces.append(repeat(constant + b"}\n"))
         return zip(*pieces, strict=False)
 
