@@ -327,7 +327,7 @@ async def test_the_start_does_not_need_a_server(make, fake, caplog):
 async def test_the_start_does_not_need_the_right_to_ask(make, caplog):
     caplog.set_level(logging.INFO)
     output = await make()
-    (await output._opening)._client.transport.serializers.loads = lambda *_: b"{}"
+    (await output._opening)._transport.serializers.loads = lambda *_: b"{}"
     await output._greeting
     assert "does not say who it is (it answers 200)" in caplog.text
 
