@@ -24,6 +24,7 @@ import re
 import time
 from collections.abc import Callable
 from functools import reduce
+from math import floor
 from operator import getitem
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +55,6 @@ _ADDRESS = re.compile(
     re.IGNORECASE,
 )
 _LONGEST_TEXT = 512
-_NUMBERS: frozenset[Any] = frozenset({int, float})
 
 
 class Geoip:
@@ -260,12 +260,15 @@ def _location(record: dict[str, Any]) -> dict[str, float] | None:
     place: Any = record.get("location", record)
     if place.__class__ is not dict:
         return None
-    found: list[Any] = [place.get("latitude"), place.get("longitude")]
-    if not _NUMBERS.issuperset(map(type, found)):
-        return None
-    # Four decimals are eleven metres; single precision would print seventeen digits.
-    latitude, longitude = found
-    return {"lat": round(latitude, 4), "lon": round(longitude, 4)}
+    latitude: Any = place.get("latitude")
+    longitude: Any = place.get("longitude")
+    try:
+        if abs(latitude) <= 90 and abs(longitude) <= 180:
+            # Four decimals are eleven metres; single precision would print seventeen digits. `round` takes thrice this.
+            return {"lat": floor(latitude * 1e4 + 0.5) / 1e4, "lon": floor(longitude * 1e4 + 0.5) / 1e4}
+    except TypeError:  # missing, or no numbers
+        pass
+    return None
 
 
 def _system(record: dict[str, Any]) -> dict[str, Any] | None:
