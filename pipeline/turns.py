@@ -35,10 +35,12 @@ class Turns(Generic[T]):
     """A queue that is fair to its sources."""
 
     def __init__(self) -> None:
-        self._sources: dict[str, deque[deque[T]]] = {}  # the next one to be served first
+        # The next one to be served first. One of which nothing waits keeps its place: what comes of it does not wait
+        # for those that were served since.
+        self._sources: dict[str, deque[deque[T]]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._sources)
+        return any(self._sources.values())
 
     def add(self, source: str, pieces: Sequence[T]) -> None:
         """Have the pieces of one batch, at least one, wait for their turns."""
@@ -48,23 +50,22 @@ class Turns(Generic[T]):
         """The next pieces, together no heavier than `most`, or one alone; there must be one."""
         taken = [self._next()]
         room = most - taken[0].weight
-        while self._sources and self._head().weight <= room:
+        while self and self._head().weight <= room:
             taken.append(self._next())
             room -= taken[-1].weight
         return taken
 
     def _head(self) -> T:
-        return next(iter(self._sources.values()))[0][0]
+        return next(filter(None, self._sources.values()))[0][0]
 
     def _next(self) -> T:
-        source = next(iter(self._sources))
+        source = next(source for source, batches in self._sources.items() if batches)
         batches = self._sources.pop(source)
         pieces = batches.popleft()
         piece = pieces.popleft()
         if pieces:
             batches.append(pieces)
-        if batches:
-            self._sources[source] = batches
+        self._sources[source] = batches
         return piece
 
 

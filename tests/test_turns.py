@@ -33,6 +33,17 @@ def test_each_source_has_its_turn_however_much_waits_of_another():
     assert not turns
 
 
+def test_what_comes_of_a_source_does_not_wait_for_one_that_was_served_since():
+    turns = Turns[Work]()
+    turns.add("other", works("x"))
+    turns.add("flood", works("abcd"))
+    assert [names(turns.take(1)) for _ in range(2)] == ["x", "a"]
+    turns.add("other", works("y"))
+    turns.add("new", works("z"))
+    assert [names(turns.take(1)) for _ in range(5)] == ["y", "b", "z", "c", "d"]
+    assert not turns
+
+
 def test_of_a_source_each_batch_has_its_turn_however_many_pieces_another_has():
     turns = Turns[Work]()
     turns.add("one", works("abcd"))
