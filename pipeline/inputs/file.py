@@ -80,7 +80,7 @@ class File:
         )
         max_line_bytes: int = Field(default=1 << 20, ge=1, description="Longer lines are cut to so many bytes.")
         multiline: Multiline | None = Field(default=None, description=DESCRIPTION)
-        batch_bytes: int = Field(default=1 << 20, ge=1, description="How much of a file is read at once.")
+        batch_bytes: int = Field(default=1 << 19, ge=1, description="How much of a file is read at once.")
         read_ahead: int = Field(default=4, ge=1, description="How many batches of a file may be under way.")
         poll: float = Field(
             default=5, gt=0, description="Seconds between looks at all files, behind the system's notifications."
