@@ -212,7 +212,7 @@ class Chain:
     def _decode(self, part: Part, decoder: Decoder, result: Processed) -> list[Event]:
         """Decode all records; those that can't be are taken out of the part, as failures."""
         try:
-            events = decoder.decode(part.records)
+            events = decoder.decode(part.records) if len(part) > 1 else []  # a single one is only tried below, once
             if len(events) == len(part):
                 part.label(events)
                 return events

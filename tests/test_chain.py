@@ -268,6 +268,19 @@ def test_only_the_bad_record_of_a_slice_fails_and_is_named():
     assert result.records == SLICE + 3
 
 
+def test_a_bad_record_that_is_alone_is_tried_once(monkeypatch):
+    tried: list[int] = []
+
+    def decode(_: Words, records: list[bytes]) -> list[Event]:
+        tried.append(len(records))
+        raise ValueError("bad")
+
+    monkeypatch.setattr(Words, "decode", decode)
+    result = chain("route", decode="words").run(batch(b"x" * 1_000_000))
+    assert [failure.stage for failure in result.failures] == ["decode"]
+    assert tried == [1]
+
+
 def test_what_is_behind_a_slice_with_a_bad_record_is_left_for_later():
     records = [{"level": "a"}] * SLICE + [b"", {"level": 7}] + [{"level": "a"}] * SLICE
     result = chain("upper", "route").run(batch(*records))
