@@ -3,8 +3,8 @@
 A batch is worked on in slices, so that its events stay in the processor's cache (decoding a megabyte at once costs
 three times as much a record). A slice that raises is run again record by record from the
 original bytes; exactly the bad records end as failures, and what the first run counted is thrown away. That takes
-milliseconds, so a batch ends there: its `rest` is to be given again, when others have had their turn, and slices of
-that input are small until its records are good again.
+milliseconds, so a batch ends where many are bad: its `rest` is to be given again, when others have had their turn, and
+slices of an input are small until its records are good again.
 
 Where the stages say what they read and add, most records take a short way (see `short`); all others are decoded and
 encoded whole, with the same result.
@@ -33,6 +33,8 @@ from pipeline.short import Short, Taken
 
 log = logging.getLogger("aiologs.chain")
 
+MANY = 32
+"""Bad records at which a batch ends: for a few, its documents are not sent in more requests."""
 _WARY = 128
 """Records of a slice after one with a bad record: trying each of them alone takes a millisecond or two."""
 
@@ -62,7 +64,7 @@ class Processed:
     documents: list[Documents] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     rest: int | None = None
-    """The first record that was left for later, since some before it failed; None: all were taken."""
+    """The first record that was left for later, since many before it failed; None: all were taken."""
     records: int = 0
     """Records that were taken, without blank lines."""
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -144,7 +146,7 @@ class Chain:
         return gauges
 
     def run(self, batch: Batch) -> Processed:
-        """Process a batch, up to the end of the first slice with a bad record. Never raises for one: it fails alone."""
+        """Process a batch, or its slices until many records are bad. Never raises for a record: it fails alone."""
         result, bodies = Processed(), Bodies(batch)
         short = self._short if self._short and self._may_splice(batch) else None
         size = self._slices.get(batch.input, SLICE)
@@ -164,7 +166,7 @@ class Chain:
                 both += zip(numbers, taken.indices, taken.lines, strict=True)
                 for _, index, line in sorted(both, key=itemgetter(0)):
                     bodies.add(index, line)
-            if result.failures and end < len(batch):
+            if len(result.failures) >= MANY and end < len(batch):
                 result.rest = end
                 break
         if result.failures:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from pipeline import registry
-from pipeline.chain import Chain, ChainSpec, Processed, StageSpec
+from pipeline.chain import MANY, Chain, ChainSpec, Processed, StageSpec
 from pipeline.columns import MISSING, Columns
 from pipeline.contract import Batch, Edit, Event
 from pipeline.part import SLICE
@@ -281,18 +281,25 @@ def test_a_bad_record_that_is_alone_is_tried_once(monkeypatch):
     assert tried == [1]
 
 
-def test_what_is_behind_a_slice_with_a_bad_record_is_left_for_later():
-    records = [{"level": "a"}] * SLICE + [b"", {"level": 7}] + [{"level": "a"}] * SLICE
+def test_what_is_behind_a_slice_with_many_bad_records_is_left_for_later():
+    records = [{"level": "a"}] * SLICE + [b"", *[{"level": 7}] * MANY] + [{"level": "a"}] * SLICE
     result = chain("upper", "route").run(batch(*records))
     assert result.rest == 2 * SLICE
-    assert result.records == len(documents(result)) + 1 == 2 * SLICE - 1
+    assert result.records == len(documents(result)) + MANY == 2 * SLICE - 1
     assert chain("upper", "route").run(batch(*records[: 2 * SLICE])).rest is None
+
+
+def test_for_a_few_bad_records_a_batch_does_not_end():
+    records = [{"level": "a"}] * SLICE + [{"level": 7}] * (MANY - 1) + [{"level": "a"}] * SLICE
+    result = chain("upper", "route").run(batch(*records))
+    assert result.rest is None
+    assert len(documents(result)) == 2 * SLICE
 
 
 def test_slices_of_an_input_with_bad_records_are_small_until_all_are_good_again():
     given = chain("upper", "route")
     good = [{"level": "a"}] * SLICE
-    bad = [{"level": 7}, *good]
+    bad = [*[{"level": 7}] * MANY, *good]
     rests = [given.run(batch(*records)).rest for records in (bad, bad, good, good, good, bad)]
     assert rests == [SLICE, SLICE // 4, None, None, None, SLICE]
 

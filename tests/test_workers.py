@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline import registry
-from pipeline.chain import Chain, ChainSpec, StageSpec
+from pipeline.chain import MANY, Chain, ChainSpec, StageSpec
 from pipeline.contract import Batch, Event, Unusable
 from pipeline.nursery import Nursery
 from pipeline.part import SLICE
@@ -104,8 +104,9 @@ async def test_a_record_that_kills_its_worker_is_found_and_only_it_fails(workers
 
 
 async def test_no_record_is_left_out_where_others_fail_beside_one_that_kills_its_worker(workers):
-    [result] = await workers.process([batch(b"die", *[b"a"] * SLICE, b"\xff", *[b"a"] * SLICE)])
-    assert [(f.record, f.stage) for f in result.failures] == [(0, "worker"), (SLICE + 1, "decode")]
+    [result] = await workers.process([batch(b"die", *[b"a"] * SLICE, *[b"\xff"] * MANY, *[b"a"] * SLICE)])
+    bad = [(SLICE + 1 + n, "decode") for n in range(MANY)]
+    assert [(f.record, f.stage) for f in result.failures] == [(0, "worker"), *bad]
     assert len(messages(result)) == 2 * SLICE
     assert result.rest is None
 
