@@ -91,9 +91,15 @@ class Batch:
         identity = self.identity
         return [f"{identity}-{place}" for place in self.places()]
 
-    def slice(self, start: int, end: int) -> Batch:
-        """The records from `start` up to `end` of `records()`, at least one, as a batch of their own."""
-        _, starts = self._cut()
+    def starts(self) -> list[int]:
+        """The offset of each record in the block."""
+        return self._cut()[1]
+
+    def slice(self, start: int, end: int, starts: Sequence[int] | None = None) -> Batch:
+        """The records from `start` up to `end` of `records()`, at least one, as a batch of their own; `starts()` may be
+        given by who takes several.
+        """
+        starts = self.starts() if starts is None else starts
         begin, stop = starts[start], starts[end] if end < len(starts) else len(self.block)
         return replace(
             self,

@@ -10,7 +10,7 @@ from pipeline.contract import Batch, Outcome, Refusal
 from pipeline.ledger import Account
 from pipeline.letters import Letter
 from pipeline.together import Together
-from pipeline.turns import pieces, split, weight
+from pipeline.turns import pieces, weight
 
 if TYPE_CHECKING:
     from pipeline.chain import Processed
@@ -49,8 +49,8 @@ class Piece:
 
     def cut(self, first: int) -> Piece:
         """Take the records from `first` on away, as a piece of their own."""
-        self.batch, rest = split(self.batch, first)
-        self.records = first
+        rest = self.batch.slice(first, self.records)
+        self.batch, self.records = self.batch.slice(0, first), first
         self.whole.left += 1
         return Piece(self.whole, rest, self.first + first)
 

@@ -5,12 +5,9 @@ So a flood from one input, or one enormous batch, makes others wait for a piece 
 
 from __future__ import annotations
 
-from array import array
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import accumulate
 from typing import Generic, Protocol, TypeVar
 
 from pipeline.contract import Batch
@@ -80,38 +77,11 @@ def pieces(batch: Batch, most: int) -> list[tuple[int, Batch]]:
     """
     if weight(batch) < 2 * most:
         return [(0, batch)]
-    ends, found, first = _ends(batch), [], 0
+    starts, found, first = batch.starts(), [], 0
+    ends = [*starts[1:], len(batch.block)]
     while first < len(ends):
-        begin = ends[first - 1] if first else 0
-        last = bisect_right(ends, begin + most, first, min(len(ends), first + max(1, most // _RECORD)))
+        last = bisect_right(ends, starts[first] + most, first, min(len(ends), first + max(1, most // _RECORD)))
         last = max(last, first + 1)
-        found.append((first, _piece(batch, ends, first, last)))
+        found.append((first, batch.slice(first, last, starts)))
         first = last
     return found
-
-
-def split(batch: Batch, first: int) -> tuple[Batch, Batch]:
-    """The records before `first`, at least one, and those from there on, at least one."""
-    ends = _ends(batch)
-    return _piece(batch, ends, 0, first), _piece(batch, ends, first, len(ends))
-
-
-def _ends(batch: Batch) -> array[int]:
-    return batch.ends or array("Q", accumulate(len(line) + 1 for line in _lines(batch.block)))
-
-
-def _lines(block: bytes) -> list[bytes]:
-    return block.removesuffix(b"\n").split(b"\n")
-
-
-def _piece(batch: Batch, ends: array[int], first: int, last: int) -> Batch:
-    """The records from `first` up to `last`, as a batch of their own."""
-    begin = ends[first - 1] if first else 0
-    return replace(
-        batch,
-        block=batch.block[begin : ends[last - 1]],
-        base=batch.base + begin,
-        ends=None if batch.ends is None else array("Q", (end - begin for end in ends[first:last])),
-        positions=None if batch.positions is None else batch.positions[first:last],
-        ids=None if batch.ids is None else batch.ids[first:last],
-    )

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.contract import Batch
-from pipeline.turns import Turns, pieces, split, weight
+from pipeline.turns import Turns, pieces, weight
 
 
 @dataclass
@@ -99,6 +99,6 @@ def test_pieces_are_the_batch(records, most, kind):
 def test_what_is_split_is_the_batch(records, first, kind):
     batch = batch_of([b"first", *records], kind)
     first = 1 + first % len(records)
-    head, tail = split(batch, first)
+    head, tail = batch.slice(0, first), batch.slice(first, len(batch))
     assert_same(batch, [head, tail])
     assert len(head) == first
