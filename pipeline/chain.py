@@ -213,15 +213,16 @@ class Chain:
 
     def _decode(self, part: Part, decoder: Decoder, result: Processed) -> list[Event]:
         """Decode all records; those that can't be are taken out of the part, as failures."""
+        records = part.records
         try:
-            events = decoder.decode(part.records) if len(part) > 1 else []  # a single one is only tried below, once
+            events = decoder.decode(records) if len(part) > 1 else []  # a single one is only tried below, once
             if len(events) == len(part):
                 part.label(events)
                 return events
         except Exception:  # noqa: BLE001 - as above; the loop below finds which record it was
             log.debug("a record of %s can't be decoded", part.batch.input)
         all_events, good = [], []
-        for n, record in enumerate(part.records):
+        for n, record in enumerate(records):
             try:
                 events = decoder.decode([record])
             except Exception as error:  # noqa: BLE001 - as above

@@ -241,7 +241,8 @@ class Delivery:
                 piece.refused = [Refusal(piece.first + failure.record, failure.reason) for failure in failed]
             else:
                 piece.letters = letters.failed(piece.batch, failed)
-        self._put_back(run, left)
+        if left:
+            self._put_back(run, left)
 
     def _put_back(self, run: Run, left: list[Piece]) -> None:
         """Have pieces wait for another turn, in small parts."""

@@ -123,11 +123,8 @@ class Short:
             return lines, set(), []
         starts = [*accumulate(map(len, lines), initial=0)]
         if self._editor is None:
-            return (
-                lines,
-                {bisect_right(starts, at) - 1 for stage in self._touching for at, _ in stage.touches(block)},
-                [],
-            )
+            touched = {bisect_right(starts, at) - 1 for stage in self._touching for at, _ in stage.touches(block)}
+            return lines, touched, []
         edits, missed = self._editor.edits(block, self._editor.touches(block), self._spared)
         declined = {bisect_right(starts, at) - 1 for at in missed}
         hidden = [(bisect_right(starts, start) - 1, rules) for start, _, _, rules in edits]
